@@ -1,0 +1,6 @@
+#include "register.hpp"
+
+PYBIND11_MODULE(_core, module) {
+  module.doc() = "The C++ core of edgepose: preprocessing, decoding and keypoint NMS.";
+  edgepose::register_cpu(module);
+}

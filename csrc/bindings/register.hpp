@@ -1,0 +1,10 @@
+// One function a concern; module.cpp calls them all.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace edgepose {
+
+void register_cpu(pybind11::module_& module);
+
+}  // namespace edgepose
