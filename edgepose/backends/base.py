@@ -35,7 +35,7 @@ class Backend(Protocol):
         """
 
     def infer(self) -> list[np.ndarray[Any, Any]]:
-        """Runs the model on the input buffer; the outputs, in the order of `outputs`, are views good until the next call."""
+        """Runs the model on the input buffer. The arrays, in the order of `outputs`, are good until the next call."""
 
     def close(self) -> None:
         """Frees the runtime's memory; safe to call twice."""

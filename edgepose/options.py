@@ -1,0 +1,15 @@
+"""What is common to everything that takes options by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def unknown_option(name: str, known: Iterable[str], what: str = "option") -> str:
+    """The message for a name that is none of the known ones: it names the nearest, or all of them."""
+    from difflib import get_close_matches
+
+    names = sorted(known)
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names)}"
+    return f"unknown {what} {name!r}: {hint}"

@@ -1,0 +1,345 @@
+"""`PoseRunner`: a model file in, people out. predict = preprocess, infer, decode."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
+
+import numpy as np
+
+from edgepose import _core
+from edgepose.artifact import open_artifact
+from edgepose.options import unknown_option
+from edgepose.result import PoseResult
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgepose.contract import InputSpec, ModelSpec, OutputSpec
+    from edgepose.pictures import Picture
+
+    Decoder = _core.YoloDecoder | _core.YoloEnd2EndDecoder | _core.MoveNetDecoder | _core.YoloHeadsDecoder
+
+Roi = tuple[int, int, int, int]
+
+DEFAULT_IMGSZ = 640
+MAX_BATCH = 16  # of a model that takes any batch: more gains no speed on a small computer and costs memory
+PIXEL_FORMATS = ("BGR", "RGB", "BGRA", "RGBA", "GRAY", "NV12", "I420", "YUYV")
+
+
+class PoseRunner:
+    """Runs one pose model on pictures.
+
+    Args:
+        model: path of a .onnx, .tflite or OpenVINO (.xml or its folder) file.
+        conf: least score of a person, 0 to 1.
+        iou: two people that overlap more than this are one: box IoU, or OKS with ``nms="oks"``.
+        max_det: most people in a result.
+        device: "auto", "cpu", or as the runtime calls it: "gpu", "npu", "cuda", "edgetpu", "edgetpu:1", "usb", "pci".
+        backend: "auto" (chosen by the file), "onnxruntime", "openvino" or "tflite".
+        threads: threads of the runtime; None is the runtime's own default.
+        precision: None is the runtime's own default, "f32" is exact; "f16" and "bf16" where the runtime has them.
+        imgsz: input size of a model that takes any: one side, or (height, width), in pixels, rounded up to the stride.
+        rect: such a model is given the picture's own aspect instead of a square.
+        nms: "iou" or "oks" (object keypoint similarity, by the model's sigmas).
+        agnostic: people of different classes suppress each other.
+        max_candidates: the best so many enter the suppression.
+        color: the order of numpy pictures: "BGR" (OpenCV's), "RGB", "BGRA", "RGBA", "GRAY", "NV12", "I420" or "YUYV".
+        clip: boxes and keypoints are kept inside the picture.
+        antialias: smooth before strong downscaling; slower, and not how most models were trained.
+        spec: how to feed and read a model that does not say so itself: a path, a dict or a name (docs/artifact.md).
+        verbose: let the runtime print.
+
+    A runner serves one thread at a time and raises RuntimeError when two use it at once: make one for each thread.
+    It can be pickled: the other process loads the model again.
+
+    Raises:
+        FileNotFoundError, ValueError: the model file, see the message. ImportError: the runtime is not installed.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        conf: float = 0.25,
+        iou: float = 0.7,
+        max_det: int = 300,
+        device: str = "auto",
+        backend: str = "auto",
+        threads: int | None = None,
+        precision: str | None = None,
+        imgsz: int | Sequence[int] | None = None,
+        rect: bool = False,
+        nms: Literal["iou", "oks"] = "iou",
+        agnostic: bool = False,
+        max_candidates: int = 30000,
+        color: str = "BGR",
+        clip: bool = True,
+        antialias: bool = False,
+        spec: str | os.PathLike[str] | Mapping[str, Any] | ModelSpec | None = None,
+        verbose: bool = False,
+        **unknown: NoReturn,
+    ) -> None:
+        options = {name: value for name, value in locals().items() if name not in ("self", "unknown")}
+        for name in unknown:
+            raise TypeError(unknown_option(name, options))
+        self._options = options
+        self._color = check_color(color)
+        self._busy = threading.Lock()
+        started = perf_counter()
+        self._spec, self._backend = open_artifact(
+            _default_model() if model is None else model,
+            spec=spec,
+            backend=backend,
+            device=device,
+            threads=threads,
+            precision=precision,
+            verbose=verbose,
+        )
+        try:
+            self._size = _input_size(self._spec.input, imgsz, rect)
+            self._letterbox = _letterbox(self._spec.input, antialias)
+            self._decode = _decoder(
+                self._spec,
+                conf=conf,
+                iou=iou,
+                max_det=max_det,
+                max_candidates=max_candidates,
+                nms=nms,
+                agnostic=agnostic,
+                clip=clip,
+            )
+        except BaseException:
+            self._backend.close()
+            raise
+        self.load_ms = (perf_counter() - started) * 1e3
+
+    @property
+    def spec(self) -> ModelSpec:
+        """How the model is fed and read."""
+        return self._spec
+
+    @property
+    def backend(self) -> str:
+        """The runtime that runs the model."""
+        return self._backend.name
+
+    @overload
+    def predict(self, source: Picture, *, color: str | None = None, roi: Roi | None = None) -> PoseResult: ...
+    @overload
+    def predict(
+        self, source: Sequence[Picture], *, color: str | None = None, roi: Roi | None = None
+    ) -> list[PoseResult]: ...
+    def predict(
+        self, source: Picture | Sequence[Picture], *, color: str | None = None, roi: Roi | None = None
+    ) -> PoseResult | list[PoseResult]:
+        """Finds the people in a picture, or in each of several.
+
+        Args:
+            source: a numpy picture, a PIL picture, a path, the bytes of a picture file or a URL; or several: a list of
+                those or a numpy batch (B, H, W, 3), which give a list of results.
+            color: the order of numpy pictures here, instead of the runner's.
+            roi: (x0, y0, x1, y1) in pixels: look only there. The result is in the whole picture's coordinates.
+
+        Raises:
+            ValueError, TypeError: a picture that is none. FileNotFoundError: no such file.
+        """
+        if isinstance(source, (list, tuple)) or (isinstance(source, np.ndarray) and source.ndim == 4):
+            return self._predict_many([self._load(item, color) for item in source], roi)
+        return self._predict_batch([self._load(source, color)], roi)[0]
+
+    __call__ = predict
+
+    def stream(self, source: Any, **options: Any) -> Iterator[PoseResult]:
+        """Yields a result for every picture or frame of a source, one at a time: memory stays flat.
+
+        Args:
+            source: what `edgepose.sources.open_source` takes: files, folders, globs, URLs, videos, cameras, RTSP.
+            options: of `open_source`.
+
+        Every result carries `source`: the frame's name, number and time.
+        """
+        from edgepose.sources import open_source
+
+        with open_source(source, **options) as frames:
+            for frame in frames:
+                yield self._predict_batch([(frame.image, frame.color)], None)[0].with_source(frame.info)
+
+    def warmup(self, times: int = 1) -> None:
+        """Predicts on a gray picture, so that what a runtime does only once is done."""
+        height, width = self._size if isinstance(self._size, tuple) else (self._size, self._size)
+        for _ in range(times):
+            self.predict(np.full((height, width, 3), 114, np.uint8), color="BGR")
+
+    def close(self) -> None:
+        """Frees the model; safe to call twice."""
+        self._backend.close()
+
+    def __enter__(self) -> PoseRunner:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (self._options,)
+
+    def _load(self, source: Picture, color: str | None) -> tuple[NDArray[np.uint8], str]:
+        if isinstance(source, np.ndarray):
+            return source, self._color if color is None else check_color(color)
+        from edgepose.pictures import load_picture
+
+        return load_picture(source)
+
+    def _predict_many(self, pictures: list[tuple[NDArray[np.uint8], str]], roi: Roi | None) -> list[PoseResult]:
+        batch = self._spec.input.batch or MAX_BATCH
+        chunks = (pictures[start : start + batch] for start in range(0, len(pictures), batch))
+        return [result for chunk in chunks for result in self._predict_batch(chunk, roi)]
+
+    def _predict_batch(self, pictures: list[tuple[NDArray[np.uint8], str]], roi: Roi | None) -> list[PoseResult]:
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError("this PoseRunner is in use by another thread: make one PoseRunner for each thread")
+        try:
+            start = perf_counter()
+            sizes = [picture_size(image, color) for image, color in pictures]
+            buffer = self._backend.input_buffer(self._input_shape(sizes, roi))
+            transforms = [
+                self._letterbox(image, buffer[i : i + 1], format=color, roi=roi)
+                for i, (image, color) in enumerate(pictures)
+            ]
+            fed = perf_counter()
+            outputs = self._backend.infer()
+            inferred = perf_counter()
+            found = [
+                self._decode([output[i : i + 1] for output in outputs], transform, size)
+                for i, (transform, size) in enumerate(zip(transforms, sizes, strict=True))
+            ]
+            done = perf_counter()
+        finally:
+            self._busy.release()
+        # A batch's time is shared out evenly: what one picture of it cost.
+        share = 1e3 / len(pictures)
+        speed = ((fed - start) * share, (inferred - fed) * share, (done - inferred) * share)
+        people = self._spec.people
+        return [
+            PoseResult(*arrays, people=people, size=size, speed=speed)
+            for arrays, size in zip(found, sizes, strict=True)
+        ]
+
+    def _input_shape(self, sizes: list[tuple[int, int]], roi: Roi | None) -> tuple[int, ...]:
+        """The shape of the input tensor for pictures of these (width, height)."""
+        spec = self._spec.input
+        if isinstance(self._size, tuple):
+            height, width = self._size
+        else:
+            seen = sizes if roi is None else [(roi[2] - roi[0], roi[3] - roi[1])]
+            height, width = rect_size(seen, self._size, spec.resize.stride)
+        batch = spec.batch or len(sizes)
+        channels = 1 if spec.color == "GRAY" else 3
+        return (batch, channels, height, width) if spec.layout == "NCHW" else (batch, height, width, channels)
+
+
+def rect_size(sizes: Sequence[tuple[int, int]], side: int, stride: int) -> tuple[int, int]:
+    """The least (height, width) in whole strides that holds each picture of (width, height) scaled into a square."""
+    scales = [side / max(1, *size) for size in sizes]
+    height = max(height * scale for (_, height), scale in zip(sizes, scales, strict=True))
+    width = max(width * scale for (width, _), scale in zip(sizes, scales, strict=True))
+    return round_up(height, stride), round_up(width, stride)
+
+
+def round_up(length: float, stride: int) -> int:
+    """The least positive multiple of stride that is at least the length, rounded to whole pixels first."""
+    return max(1, -(-round(length) // stride)) * stride
+
+
+def picture_size(image: NDArray[np.uint8], color: str) -> tuple[int, int]:
+    """(width, height) in pixels of a numpy picture in this order; planar YUV has its colour below its brightness."""
+    if image.ndim < 2:
+        raise ValueError(f"a picture has 2 or 3 dimensions, got an array of shape {image.shape}")
+    height, width = image.shape[:2]
+    return (width, height * 2 // 3) if color in ("NV12", "I420") else (width, height)
+
+
+def check_color(color: str) -> str:
+    """The name of a pixel format in capitals. Raises ValueError for one that edgepose does not read."""
+    if color.upper() not in PIXEL_FORMATS:
+        raise ValueError(f"unknown colour order color={color!r}, expected one of {', '.join(PIXEL_FORMATS)}")
+    return color.upper()
+
+
+def _input_size(spec: InputSpec, imgsz: int | Sequence[int] | None, rect: bool) -> tuple[int, int] | int:
+    """(height, width) of every input, or the longer side of inputs that follow the picture's aspect."""
+    fixed, stride = spec.resize.size, spec.resize.stride
+    asked = (imgsz, imgsz) if isinstance(imgsz, int) else None if imgsz is None else tuple(imgsz)
+    if asked is not None and (len(asked) != 2 or min(asked) < 1):
+        raise ValueError(f"imgsz={imgsz!r}: expected one side or (height, width) in pixels, at least 1")
+    if fixed is not None:
+        if asked not in (None, fixed) or rect:
+            option = "rect=True" if rect else f"imgsz={imgsz}"
+            raise ValueError(
+                f"{option}: the model's input is fixed at {fixed[0]}x{fixed[1]} (height x width); "
+                "leave the option out, or export the model with dynamic=true"
+            )
+        return fixed
+    height, width = (round_up(side, stride) for side in asked or (DEFAULT_IMGSZ, DEFAULT_IMGSZ))
+    if rect and height != width:
+        raise ValueError(f"imgsz={imgsz!r} with rect=True: expected one side, the picture gives the other")
+    return height if rect else (height, width)
+
+
+def _letterbox(spec: InputSpec, antialias: bool) -> _core.Letterbox:
+    quantization = spec.quantization
+    return _core.Letterbox(
+        mode=spec.resize.mode,
+        center=spec.resize.center,
+        pad_value=spec.resize.pad_value,
+        antialias=antialias,
+        layout=spec.layout,
+        color=spec.color,
+        mean=spec.mean,
+        std=spec.std,
+        scale=quantization.scale if quantization else 1.0,
+        zero_point=quantization.zero_point if quantization else 0,
+    )
+
+
+def _decoder(spec: ModelSpec, *, nms: str, iou: float, max_candidates: int, agnostic: bool, **options: Any) -> Decoder:
+    """The core's decoder for the model; `options` (conf, max_det, clip) are those that every decoder has."""
+    shape = {"num_classes": spec.decoder.num_classes, "kpt_shape": spec.decoder.kpt_shape}
+    keypoints = spec.decoder.kpt_shape[0]
+    # Points without sigmas of their own count alike, as in COCO-style evaluations of other keypoints.
+    sigmas = spec.people.sigmas or (1 / keypoints,) * keypoints
+    suppression = {"iou": iou, "nms": nms, "sigmas": sigmas, "max_candidates": max_candidates, "agnostic": agnostic}
+    kind = spec.decoder.type
+    if kind == "yolo":
+        return _core.YoloDecoder(**shape, **suppression, **options)
+    if kind == "yolo_end2end":
+        return _core.YoloEnd2EndDecoder(**shape, **options)
+    if kind == "movenet":
+        return _core.MoveNetDecoder(input_size=spec.input.resize.size, **options)
+    heads = [_head(output, index) for index, output in enumerate(spec.outputs)]
+    return _core.YoloHeadsDecoder(heads=heads, reg_max=spec.decoder.reg_max, **shape, **suppression, **options)
+
+
+def _head(output: OutputSpec, index: int) -> dict[str, Any]:
+    quantization = output.quantization
+    return {
+        "role": output.role,
+        "index": index,
+        "stride": output.stride,
+        "layout": output.layout,
+        "dtype": output.dtype,
+        "scale": quantization.scale if quantization else 1.0,
+        "zero_point": quantization.zero_point if quantization else 0,
+    }
+
+
+def _default_model() -> str:
+    raise ValueError("no model named: pass the path of one, PoseRunner('model.onnx')")
+
+
+def _rebuild(options: dict[str, Any]) -> PoseRunner:
+    return PoseRunner(**options)
