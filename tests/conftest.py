@@ -1,0 +1,17 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real models and labelled photos beside the repository; a test that needs it is skipped without it."""
+    if not SHARED.is_dir():
+        pytest.skip("needs the folder of real models and photos, ../shared")
+    return SHARED
