@@ -11,7 +11,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real models and labelled photos beside the repository; a test that needs it is skipped without it."""
+    """The folder of real models and photos beside the repository; a test that needs it is skipped without it."""
     if not SHARED.is_dir():
         pytest.skip("needs the folder of real models and photos, ../shared")
     return SHARED

@@ -13,7 +13,7 @@ here, there = (json.loads(Path(path).read_text()) for path in sys.argv[1:3])
 people_here, people_there = here["people"], there["people"]
 assert people_here, "nobody was found here"
 assert len(people_here) == len(people_there), (people_here, people_there)
-for a, b in zip(people_here, people_there):
+for a, b in zip(people_here, people_there, strict=True):
     np.testing.assert_allclose(b["keypoints"], a["keypoints"], atol=1e-3)
     np.testing.assert_allclose(b["score"], a["score"], atol=1e-5)
 print(f"{there['machine']} ({there['simd']}) gives the answer of {here['machine']} ({here['simd']})")

@@ -21,8 +21,8 @@ def _seconds(call: Callable[[], Any]) -> float:
 def side_by_side(benchmark: Any) -> SideBySide:
     """side_by_side(ours, theirs, rounds=50) -> least time of theirs / least time of ours.
 
-    The two are called in turn, so that a machine that changes its speed changes both; what disturbs a run only ever adds
-    to it, so the least time of many is what the code takes. Both least times are kept in the benchmark's report.
+    The two are called in turn, so that a machine that changes its speed changes both; what disturbs a run only ever
+    adds to it, so the least time of many is what the code takes. The benchmark's report keeps both.
     """
 
     def measure(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int = 50, warmup: int = 3) -> float:
