@@ -1,0 +1,163 @@
+"""COCO keypoint JSON, https://cocodataset.org/#format-data: read into `PictureLabels`, and written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgepose_trainer.data.files import write_whole
+from edgepose_trainer.data.labels import PictureLabels, check_labels, empty_labels, make_labels
+
+
+@dataclass(frozen=True, slots=True)
+class CocoPicture:
+    """One picture of the JSON. labels is None where they are broken, for `reason`."""
+
+    width: int
+    height: int
+    labels: PictureLabels | None
+    reason: str = ""
+
+
+def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON with its three lists checked to be there. Raises ValueError."""
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(document, dict) or not isinstance(document.get(key), list):
+            raise ValueError(f"{path} is not COCO keypoint JSON: it has no list {key!r}")
+        if not all(isinstance(item, dict) for item in document[key]):
+            raise ValueError(f"{path} is not COCO keypoint JSON: {key!r} must hold objects")
+    return dict(document)
+
+
+def read_coco(path: str | os.PathLike[str], kpt_shape: tuple[int, int], names: Sequence[str]) -> dict[str, CocoPicture]:
+    """file_name -> picture with its labels. Categories are matched to `names`; where none matches, by their order.
+
+    Crowd regions (iscrowd) and annotations without keypoints are not people one can learn from: they are left out.
+    Boxes are clipped to the picture, as COCO's own run over it by rounding.
+    """
+    document = read_document(path)
+    classes = _classes(document["categories"], names, path)
+    by_picture: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for annotation in document["annotations"]:
+        if (
+            not annotation.get("iscrowd")
+            and annotation.get("num_keypoints", 1)
+            and annotation.get("category_id") in classes
+        ):
+            by_picture[annotation.get("image_id")].append(annotation)
+    pictures = {}
+    for image in document["images"]:
+        name = image.get("file_name")
+        if not isinstance(name, str):
+            raise ValueError(f"{path}: an image has no file_name: {image!r:.80}")
+        pictures[name] = _picture(image, by_picture.get(image.get("id"), []), classes, kpt_shape)
+    return pictures
+
+
+def _classes(categories: Sequence[Mapping[str, Any]], names: Sequence[str], path: object) -> dict[Any, int]:
+    known = {name: i for i, name in enumerate(names)}
+    classes = {c.get("id"): known[c["name"]] for c in categories if c.get("name") in known}
+    if classes:
+        return classes
+    if len(categories) != len(names):
+        raise ValueError(
+            f"{path}: none of its categories {[c.get('name') for c in categories]} is one of names {list(names)}"
+        )
+    return {c.get("id"): i for i, c in enumerate(categories)}
+
+
+def _picture(
+    image: Mapping[str, Any],
+    annotations: Sequence[Mapping[str, Any]],
+    classes: Mapping[Any, int],
+    kpt_shape: tuple[int, int],
+) -> CocoPicture:
+    width, height = image.get("width"), image.get("height")
+    if not isinstance(width, int) or not isinstance(height, int) or width < 1 or height < 1:
+        return CocoPicture(0, 0, None, f"its size in the JSON is {width!r} x {height!r}")
+    try:
+        return CocoPicture(width, height, _labels(annotations, classes, kpt_shape, width, height))
+    except (ValueError, TypeError, OverflowError) as error:
+        return CocoPicture(width, height, None, str(error))
+
+
+def _labels(
+    annotations: Sequence[Mapping[str, Any]],
+    classes: Mapping[Any, int],
+    kpt_shape: tuple[int, int],
+    width: int,
+    height: int,
+) -> PictureLabels:
+    count, dims = kpt_shape
+    if not annotations:
+        return empty_labels(count)
+    for row, annotation in enumerate(annotations, 1):
+        _check_lengths(row, annotation, count)
+    size = np.array([width, height], np.float64)
+    boxes = np.array([a["bbox"] for a in annotations], np.float64)
+    corner = np.clip(boxes[:, :2], 0, size)
+    far = np.clip(boxes[:, :2] + boxes[:, 2:], 0, size)
+    relative = np.concatenate([(corner + far) / 2 / size, (far - corner) / size], 1)
+    points = np.array([a["keypoints"] for a in annotations], np.float64).reshape(len(annotations), count, 3)
+    points[..., :2] /= size
+    cls = np.array([classes[a["category_id"]] for a in annotations])
+    check_labels(cls, relative, points, max(classes.values()) + 1)
+    labels = make_labels(cls, relative, points)
+    if dims == 3:
+        return labels
+    return make_labels(labels.cls, labels.boxes, labels.keypoints[..., :2])
+
+
+def _check_lengths(row: int, annotation: Mapping[str, Any], count: int) -> None:
+    box, points = annotation.get("bbox"), annotation.get("keypoints")
+    if not isinstance(box, list) or len(box) != 4:
+        raise ValueError(f"row {row}: bbox must be 4 numbers x, y, width, height")
+    if not isinstance(points, list) or len(points) != 3 * count:
+        got = f"{len(points) / 3:g} keypoints" if isinstance(points, list) else "no keypoints"
+        raise ValueError(f"row {row}: {got}, expected {count} x (x, y, v)")
+
+
+def write_coco(
+    path: Path,
+    pictures: Iterable[tuple[str, int, int, PictureLabels]],
+    names: Sequence[str],
+    keypoint_names: Sequence[str],
+    skeleton: Sequence[tuple[int, int]],
+) -> None:
+    """pictures: (file name, width, height, labels). The area of a person is 0.53 of the box, the evaluators' habit
+    where there is no mask."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for image_id, (file_name, width, height, labels) in enumerate(pictures, 1):
+        images.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
+        for i in range(len(labels)):
+            annotations.append(_annotation(len(annotations) + 1, image_id, labels, i, width, height))
+    extra = {"keypoints": list(keypoint_names), "skeleton": [[a + 1, b + 1] for a, b in skeleton]}
+    categories = [{"id": i, "name": name, "supercategory": name, **extra} for i, name in enumerate(names, 1)]
+    write_whole(path, json.dumps({"images": images, "annotations": annotations, "categories": categories}).encode())
+
+
+def _annotation(number: int, image_id: int, labels: PictureLabels, i: int, width: int, height: int) -> dict[str, Any]:
+    cx, cy, w, h = (labels.boxes[i].astype(np.float64) * [width, height, width, height]).tolist()
+    points = labels.keypoints[i].astype(np.float64) * [width, height, 1]
+    return {
+        "id": number,
+        "image_id": image_id,
+        "category_id": int(labels.cls[i]) + 1,
+        "iscrowd": 0,
+        "bbox": [cx - w / 2, cy - h / 2, w, h],
+        "area": 0.53 * w * h,
+        "num_keypoints": int((points[:, 2] > 0).sum()),
+        "keypoints": [v for x, y, s in points.tolist() for v in (x, y, int(s))],
+    }
