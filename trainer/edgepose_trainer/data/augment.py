@@ -47,9 +47,9 @@ class AugmentConfig:
     hsv_h: float = 0.015
     hsv_s: float = 0.7
     hsv_v: float = 0.4
-    blur: float = 0.02
+    blur: float = 0.05
     jpeg: float = 0.05
-    noise: float = 0.02
+    noise: float = 0.05
     occlusion: float = 0.1
 
     def __post_init__(self) -> None:
