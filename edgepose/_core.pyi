@@ -43,6 +43,20 @@ class Letterbox:
     ) -> Transform: ...
 
 class YoloDecoder:
+    """Reads the single decoded tensor (1, 4 + C + D*K, N) of Ultralytics YOLOv8-pose and YOLO11-pose.
+
+    Attributes: cx, cy, w, h, C class scores, K keypoints (x, y[, score]). An anchor has its best class. Scores are
+    thresholded (score > conf), the best max_candidates enter NMS in the order score descending, index ascending.
+
+    All decoders: outputs are float32, float16, int8 or uint8 arrays; integers are real = (stored - zero_point) * scale.
+    Coordinates times coord_scale (x, y) are input pixels: (width, height) for a model that tells them as fractions.
+    keypoint_scores are 1 where D is 2. With clip, boxes and keypoints are cut to 0..width and 0..height.
+    A NaN score never passes and an infinite one is left out; a candidate whose box is not finite (or beyond 1e9
+    pixels) is dropped before NMS, a keypoint like that becomes (0, 0) with score 0. Scores come out within 0..1.
+    Raises ValueError at construction for a bad option and at the call for outputs that do not fit.
+    One object may be called from several threads; only one at a time has the kept buffers.
+    """
+
     def __init__(
         self,
         *,
@@ -56,34 +70,74 @@ class YoloDecoder:
         sigmas: Sequence[float] = (),
         agnostic: bool = False,
         clip: bool = True,
+        scale: float = 1.0,
+        zero_point: int = 0,
+        coord_scale: tuple[float, float] = (1.0, 1.0),
     ) -> None: ...
     def __call__(
         self, outputs: Sequence[NDArray[Any]], transform: Transform, source_size: tuple[int, int]
     ) -> Detections: ...
 
 class YoloEnd2EndDecoder:
+    """Reads the end-to-end tensor (1, M, 6 + D*K): x1, y1, x2, y2, score, class, keypoints, with NMS done.
+
+    Rows with score > conf, best first, at most max_det; rows of a class outside 0..num_classes-1 are left out.
+    """
+
     def __init__(
-        self, *, num_classes: int, kpt_shape: tuple[int, int], conf: float, max_det: int, clip: bool = True
+        self,
+        *,
+        num_classes: int,
+        kpt_shape: tuple[int, int],
+        conf: float,
+        max_det: int,
+        clip: bool = True,
+        scale: float = 1.0,
+        zero_point: int = 0,
+        coord_scale: tuple[float, float] = (1.0, 1.0),
     ) -> None: ...
     def __call__(
         self, outputs: Sequence[NDArray[Any]], transform: Transform, source_size: tuple[int, int]
     ) -> Detections: ...
 
 class MoveNetDecoder:
-    def __init__(self, *, conf: float, input_size: tuple[int, int], clip: bool = True) -> None: ...
+    """Reads MoveNet single pose, (1, 1, K, 3): y, x, score, places as fractions of input_size (height, width).
+
+    One person, or none where the mean of the keypoint scores is not above conf; the box is the keypoints' bounds.
+    """
+
+    def __init__(
+        self,
+        *,
+        conf: float,
+        input_size: tuple[int, int],
+        clip: bool = True,
+        num_keypoints: int = 17,
+        scale: float = 1.0,
+        zero_point: int = 0,
+    ) -> None: ...
     def __call__(
         self, outputs: Sequence[NDArray[Any]], transform: Transform, source_size: tuple[int, int]
     ) -> Detections: ...
 
 class YoloHeadsDecoder:
+    """Reads raw YOLOv8-pose heads, a tensor for each role and stride.
+
+    heads: dicts with "role" ("box": 4 * reg_max distribution logits, left, top, right, bottom; "score": C logits;
+    "keypoints": K*D raw values, or K*2 beside a "visibility" of K logits), "index" (position in outputs), "stride",
+    "layout" ("NCHW", "NHWC", "NCA" (1, C, H*W), "NAC" (1, H*W, C)), and, if not float32, "dtype", "scale",
+    "zero_point". input_size (height, width) may be None where a head of layout NCHW or NHWC tells it.
+    Scores are thresholded as logits, in the tensor's own integers; only cells that pass are decoded.
+    """
+
     def __init__(
         self,
         *,
         heads: Sequence[dict[str, Any]],
         num_classes: int,
         kpt_shape: tuple[int, int],
-        reg_max: int,
-        input_size: tuple[int, int],
+        reg_max: int = 16,
+        input_size: tuple[int, int] | None = None,
         conf: float,
         iou: float,
         max_det: int,

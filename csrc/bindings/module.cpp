@@ -3,4 +3,5 @@
 PYBIND11_MODULE(_core, module) {
   module.doc() = "The C++ core of edgepose: preprocessing, decoding and keypoint NMS.";
   edgepose::register_cpu(module);
+  edgepose::register_decode(module);
 }

@@ -1,0 +1,339 @@
+#include <algorithm>
+#include <cmath>
+#include <stdexcept>
+
+#include "core/decode.hpp"
+
+namespace edgepose {
+namespace {
+
+bool is_planar(HeadLayout layout) { return layout == HeadLayout::kNchw || layout == HeadLayout::kNca; }
+bool has_grid(HeadLayout layout) { return layout == HeadLayout::kNchw || layout == HeadLayout::kNhwc; }
+
+std::string describe(const Head& head) {
+  return "output " + std::to_string(head.index) + " (" + to_string(head.role) + ", stride " +
+         std::to_string(head.stride) + ")";
+}
+
+// sigmoid(logit) > conf, asked of the logit: nothing passes 1, everything finite passes 0.
+float logit(double conf) { return static_cast<float>(std::log(conf / (1.0 - conf))); }
+
+// Element (channel, cell) of one head.
+class HeadReader {
+ public:
+  HeadReader(const Head& head, const Tensor& tensor, std::size_t channels, std::size_t cells)
+      : reader_(tensor, head.quantization),
+        channel_stride_(is_planar(head.layout) ? cells : 1),
+        cell_stride_(is_planar(head.layout) ? 1 : channels) {}
+  float at(std::size_t channel, std::size_t cell) const {
+    return reader_[channel * channel_stride_ + cell * cell_stride_];
+  }
+
+ private:
+  Reader reader_;
+  std::size_t channel_stride_, cell_stride_;
+};
+
+struct Grid {
+  std::size_t first_anchor, columns;
+  float stride;
+  HeadReader box, keypoints, visibility;
+  bool has_visibility;
+};
+
+struct Place {
+  const Grid* grid;
+  std::size_t cell;
+  float column() const { return static_cast<float>(cell % grid->columns); }
+  float row() const { return static_cast<float>(cell / grid->columns); }
+};
+
+class HeadsSource final : public CandidateSource {
+ public:
+  HeadsSource(const std::vector<Grid>& grids, const DecodeOptions& options, int reg_max, const DecodeKernels& kernels,
+              Workspace& workspace)
+      : grids_(grids),
+        num_keypoints_(static_cast<std::size_t>(options.num_keypoints)),
+        kpt_dims_(static_cast<std::size_t>(options.kpt_dims)),
+        reg_max_(static_cast<std::size_t>(reg_max)),
+        kernels_(kernels),
+        logits_(workspace.values),
+        distances_(workspace.distances) {
+    logits_.resize(reg_max_ * 4 * kBlock);
+    distances_.resize(4 * kBlock);
+  }
+
+  void boxes(const Candidate* candidates, std::size_t n, Box* out) override {
+    const std::size_t lanes = pad_lanes(4 * n);
+    bool finite[kBlock];
+    for (std::size_t i = 0; i < n; ++i) finite[i] = gather(place_of(candidates[i]), 4 * i, lanes);
+    if (reg_max_ > 1)
+      kernels_.expectation(logits_.data(), reg_max_, lanes, distances_.data());
+    else
+      std::copy_n(logits_.data(), 4 * n, distances_.data());
+    for (std::size_t i = 0; i < n; ++i) out[i] = box_at(place_of(candidates[i]), &distances_[4 * i], finite[i]);
+  }
+
+  void keypoints(const Candidate& candidate, float* xy, float* visibility) override {
+    const Place place = place_of(candidate);
+    const Grid& grid = *place.grid;
+    const float column = place.column(), row = place.row();
+    const std::size_t step = grid.has_visibility ? 2 : kpt_dims_;
+    for (std::size_t k = 0; k < num_keypoints_; ++k) {
+      xy[2 * k] = (grid.keypoints.at(k * step, place.cell) * 2.0f + column) * grid.stride;
+      xy[2 * k + 1] = (grid.keypoints.at(k * step + 1, place.cell) * 2.0f + row) * grid.stride;
+    }
+    read_visibility(place, visibility);
+  }
+
+ private:
+  Place place_of(const Candidate& candidate) const {
+    const Grid* grid = &grids_.back();
+    while (candidate.anchor < grid->first_anchor) --grid;
+    return {grid, candidate.anchor - grid->first_anchor};
+  }
+
+  // Writes the 4 * reg_max logits of one cell as four lanes from `lane` on; whether all of them are finite.
+  bool gather(const Place& place, std::size_t lane, std::size_t lanes) {
+    bool finite = true;
+    for (std::size_t side = 0; side < 4; ++side)
+      for (std::size_t bin = 0; bin < reg_max_; ++bin) {
+        const float value = place.grid->box.at(side * reg_max_ + bin, place.cell);
+        finite &= std::isfinite(value);
+        logits_[bin * lanes + lane + side] = value;
+      }
+    return finite;
+  }
+
+  static Box box_at(const Place& place, const float* distances, bool finite) {
+    const float stride = place.grid->stride, x = place.column() + 0.5f, y = place.row() + 0.5f;
+    if (!finite) return {NAN, NAN, NAN, NAN};
+    const Box box{(x - distances[0]) * stride, (y - distances[1]) * stride, (x + distances[2]) * stride,
+                  (y + distances[3]) * stride};
+    // Only distances without a distribution can cross over.
+    return {box.x1, box.y1, std::max(box.x1, box.x2), std::max(box.y1, box.y2)};
+  }
+
+  void read_visibility(const Place& place, float* visibility) {
+    if (kpt_dims_ == 2) {
+      std::fill_n(visibility, num_keypoints_, 1.0f);
+      return;
+    }
+    for (std::size_t k = 0; k < num_keypoints_; ++k) visibility[k] = visibility_logit(place, k);
+    std::fill(visibility + num_keypoints_, visibility + pad_lanes(num_keypoints_), 0.0f);
+    kernels_.sigmoid(visibility, pad_lanes(num_keypoints_));
+    // The kernel's exp clamps: a NaN would come out as a score.
+    for (std::size_t k = 0; k < num_keypoints_; ++k)
+      if (std::isnan(visibility_logit(place, k))) visibility[k] = NAN;
+  }
+
+  float visibility_logit(const Place& place, std::size_t k) const {
+    const Grid& grid = *place.grid;
+    return grid.has_visibility ? grid.visibility.at(k, place.cell) : grid.keypoints.at(3 * k + 2, place.cell);
+  }
+
+  const std::vector<Grid>& grids_;
+  std::size_t num_keypoints_, kpt_dims_, reg_max_;
+  const DecodeKernels& kernels_;
+  std::vector<float>&logits_, &distances_;
+};
+
+Head* head_of(YoloHeadsDecoder::Level& level, HeadRole role) {
+  switch (role) {
+    case HeadRole::kBox:
+      return &level.box;
+    case HeadRole::kScore:
+      return &level.score;
+    case HeadRole::kKeypoints:
+      return &level.keypoints;
+    default:
+      return &level.visibility;
+  }
+}
+
+// The one head of this stride and role, or null.
+const Head* find_head(const std::vector<Head>& heads, int stride, HeadRole role) {
+  const Head* found = nullptr;
+  for (const Head& head : heads) {
+    if (head.stride != stride || head.role != role) continue;
+    if (found) throw std::invalid_argument(describe(*found) + " and " + describe(head) + " have the same role");
+    found = &head;
+  }
+  return found;
+}
+
+YoloHeadsDecoder::Level make_level(const std::vector<Head>& heads, int stride, double conf) {
+  YoloHeadsDecoder::Level level{stride, {}, {}, {}, {}, false, ScoreThreshold(0.0f, {})};
+  for (const HeadRole role : {HeadRole::kBox, HeadRole::kScore, HeadRole::kKeypoints, HeadRole::kVisibility}) {
+    const Head* head = find_head(heads, stride, role);
+    if (head)
+      *head_of(level, role) = *head;
+    else if (role != HeadRole::kVisibility)
+      throw std::invalid_argument(std::string("there is no ") + to_string(role) + " head of stride " +
+                                  std::to_string(stride) + ", expected box, score and keypoints for each stride");
+    level.has_visibility = role == HeadRole::kVisibility && head;
+  }
+  level.threshold = ScoreThreshold(logit(conf), level.score.quantization);
+  return level;
+}
+
+void check_heads(const std::vector<Head>& heads, int kpt_dims) {
+  if (heads.empty()) throw std::invalid_argument("heads is empty, expected box, score and keypoints for each stride");
+  std::vector<std::size_t> indices;
+  for (const Head& head : heads) {
+    if (head.stride < 1 || head.stride > 65536)
+      throw std::invalid_argument("the stride of " + describe(head) + " is not within 1 to 65536");
+    head.quantization.validate();
+    if (head.role == HeadRole::kVisibility && kpt_dims != 3)
+      throw std::invalid_argument(describe(head) + " needs kpt_shape[1] = 3, got 2");
+    if (std::find(indices.begin(), indices.end(), head.index) != indices.end())
+      throw std::invalid_argument("output " + std::to_string(head.index) + " is named by two heads");
+    indices.push_back(head.index);
+  }
+}
+
+}  // namespace
+
+const char* to_string(HeadRole role) {
+  switch (role) {
+    case HeadRole::kBox:
+      return "box";
+    case HeadRole::kScore:
+      return "score";
+    case HeadRole::kKeypoints:
+      return "keypoints";
+    case HeadRole::kVisibility:
+      return "visibility";
+  }
+  return "unknown";
+}
+
+HeadRole head_role_from_string(const std::string& name) {
+  for (HeadRole role : {HeadRole::kBox, HeadRole::kScore, HeadRole::kKeypoints, HeadRole::kVisibility})
+    if (name == to_string(role)) return role;
+  throw std::invalid_argument("head role is '" + name + "', expected box, score, keypoints or visibility");
+}
+
+HeadLayout head_layout_from_string(const std::string& name) {
+  if (name == "NCHW") return HeadLayout::kNchw;
+  if (name == "NHWC") return HeadLayout::kNhwc;
+  if (name == "NCA") return HeadLayout::kNca;
+  if (name == "NAC") return HeadLayout::kNac;
+  throw std::invalid_argument("head layout is '" + name + "', expected NCHW, NHWC, NCA or NAC");
+}
+
+YoloHeadsDecoder::YoloHeadsDecoder(DecodeOptions options, const std::vector<Head>& heads, int reg_max, int input_height,
+                                   int input_width)
+    : options_(std::move(options)), reg_max_(reg_max), input_height_(input_height), input_width_(input_width) {
+  options_.validate();
+  inverse_variance_ = inverse_variances(options_.sigmas);
+  if (reg_max < 1 || reg_max > 4096)
+    throw std::invalid_argument("reg_max is " + std::to_string(reg_max) + ", expected 1 to 4096");
+  check_heads(heads, options_.kpt_dims);
+  std::vector<int> strides;
+  for (const Head& head : heads) strides.push_back(head.stride);
+  std::sort(strides.begin(), strides.end());
+  strides.erase(std::unique(strides.begin(), strides.end()), strides.end());
+  for (const int stride : strides) {
+    levels_.push_back(make_level(heads, stride, options_.conf));
+    if (input_height < 0 || input_width < 0 || input_height % stride || input_width % stride)
+      throw std::invalid_argument("input_size is (" + std::to_string(input_height) + ", " +
+                                  std::to_string(input_width) + "), expected (height, width), multiples of stride " +
+                                  std::to_string(stride));
+  }
+  const bool tells_size = std::any_of(heads.begin(), heads.end(), [](const Head& h) { return has_grid(h.layout); });
+  if ((input_height == 0 || input_width == 0) && !tells_size)
+    throw std::invalid_argument(
+        "input_size is not given and every head has layout NCA or NAC, which do not tell it: "
+        "pass input_size=(height, width)");
+}
+
+YoloHeadsDecoder::InputSize YoloHeadsDecoder::input_size(const std::vector<Tensor>& outputs) const {
+  if (input_height_ && input_width_) return {input_height_, input_width_};
+  for (const Level& level : levels_)
+    for (const Head* head : {&level.box, &level.score, &level.keypoints}) {
+      const Tensor& tensor = outputs[head->index];
+      if (!has_grid(head->layout) || tensor.ndim != 4) continue;
+      const std::size_t row = head->layout == HeadLayout::kNchw ? 2 : 1;
+      return {tensor.shape[row] * level.stride, tensor.shape[row + 1] * level.stride};
+    }
+  throw std::invalid_argument("no output has a grid (1, C, H, W) or (1, H, W, C): the input size is not known");
+}
+
+void YoloHeadsDecoder::check_head(const Head& head, std::int64_t channels, const InputSize& input,
+                                  const std::vector<Tensor>& outputs) const {
+  const Tensor& tensor = outputs[head.index];
+  if (tensor.dtype != head.dtype)
+    throw std::invalid_argument(describe(head) + " is " + to_string(tensor.dtype) + ", expected " +
+                                to_string(head.dtype));
+  const std::int64_t h = input.height / head.stride, w = input.width / head.stride;
+  switch (head.layout) {
+    case HeadLayout::kNchw:
+      return check_shape(tensor, describe(head), {1, channels, h, w});
+    case HeadLayout::kNhwc:
+      return check_shape(tensor, describe(head), {1, h, w, channels});
+    case HeadLayout::kNca:
+      return check_shape(tensor, describe(head), {1, channels, h * w});
+    case HeadLayout::kNac:
+      return check_shape(tensor, describe(head), {1, h * w, channels});
+  }
+}
+
+std::int64_t YoloHeadsDecoder::keypoint_channels(const Level& level) const {
+  return static_cast<std::int64_t>(options_.num_keypoints) * (level.has_visibility ? 2 : options_.kpt_dims);
+}
+
+void YoloHeadsDecoder::check(const std::vector<Tensor>& outputs) const {
+  std::size_t needed = 0;
+  for (const Level& level : levels_)
+    needed = std::max({needed, level.box.index + 1, level.score.index + 1, level.keypoints.index + 1,
+                       level.has_visibility ? level.visibility.index + 1 : 0});
+  if (outputs.size() < needed)
+    throw std::invalid_argument("got " + std::to_string(outputs.size()) + " output tensors, expected at least " +
+                                std::to_string(needed));
+  const InputSize input = input_size(outputs);
+  for (const Level& level : levels_) {
+    check_head(level.box, 4 * reg_max_, input, outputs);
+    check_head(level.score, options_.num_classes, input, outputs);
+    check_head(level.keypoints, keypoint_channels(level), input, outputs);
+    if (level.has_visibility) check_head(level.visibility, options_.num_keypoints, input, outputs);
+  }
+}
+
+void YoloHeadsDecoder::decode(const std::vector<Tensor>& outputs, const Transform& transform, const SourceSize& size,
+                              Workspace& workspace) const {
+  const DecodeKernels& kernels = decode_kernels();
+  const InputSize input = input_size(outputs);
+  const std::size_t classes = static_cast<std::size_t>(options_.num_classes);
+  std::vector<Grid> grids;
+  grids.reserve(levels_.size());
+  workspace.candidates.clear();
+  std::size_t first_anchor = 0;
+  for (const Level& level : levels_) {
+    const std::size_t columns = static_cast<std::size_t>(input.width / level.stride);
+    const std::size_t cells = static_cast<std::size_t>(input.height / level.stride) * columns;
+    const auto reader = [&](const Head& head, std::size_t channels) {
+      return HeadReader(head, outputs[head.index], channels, cells);
+    };
+    const std::size_t k = static_cast<std::size_t>(options_.num_keypoints);
+    grids.push_back({first_anchor, columns, static_cast<float>(level.stride),
+                     reader(level.box, static_cast<std::size_t>(4 * reg_max_)),
+                     reader(level.keypoints, static_cast<std::size_t>(keypoint_channels(level))),
+                     reader(level.has_visibility ? level.visibility : level.keypoints, k), level.has_visibility});
+    workspace.cells.clear();
+    scan_scores({&outputs[level.score.index], 0, cells, classes, !is_planar(level.score.layout)},
+                level.score.quantization, level.threshold, kernels, workspace.scan, workspace.cells);
+    for (const ScoredCell& cell : workspace.cells)
+      workspace.candidates.push_back({static_cast<std::uint32_t>(first_anchor) + cell.cell, cell.class_id, cell.value});
+    first_anchor += cells;
+  }
+  const std::size_t found = workspace.candidates.size();
+  workspace.scores.assign(pad_lanes(found), 0.0f);
+  for (std::size_t i = 0; i < found; ++i) workspace.scores[i] = workspace.candidates[i].score;
+  kernels.sigmoid(workspace.scores.data(), pad_lanes(found));
+  for (std::size_t i = 0; i < found; ++i) workspace.candidates[i].score = workspace.scores[i];
+  HeadsSource source(grids, options_, reg_max_, kernels, workspace);
+  select(source, options_, inverse_variance_, true, transform, size, workspace);
+}
+
+}  // namespace edgepose
