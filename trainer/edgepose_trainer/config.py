@@ -88,7 +88,6 @@ class Config:
     scale: float
     aspect: float
     shear: float
-    perspective: float
     hsv_h: float
     hsv_s: float
     hsv_v: float
