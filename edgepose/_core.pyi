@@ -111,8 +111,9 @@ class MoveNetDecoder:
         *,
         conf: float,
         input_size: tuple[int, int],
-        clip: bool = True,
         num_keypoints: int = 17,
+        max_det: int = 1,
+        clip: bool = True,
         scale: float = 1.0,
         zero_point: int = 0,
     ) -> None: ...

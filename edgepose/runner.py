@@ -314,27 +314,27 @@ def _decoder(spec: ModelSpec, *, nms: str, iou: float, max_candidates: int, agno
     sigmas = spec.people.sigmas or (1 / keypoints,) * keypoints
     suppression = {"iou": iou, "nms": nms, "sigmas": sigmas, "max_candidates": max_candidates, "agnostic": agnostic}
     kind = spec.decoder.type
+    size = spec.input.resize.size
+    if kind == "yolo_heads":
+        heads = [_head(output, index) for index, output in enumerate(spec.outputs)]
+        layout = {"heads": heads, "reg_max": spec.decoder.reg_max, "input_size": size}
+        return _core.YoloHeadsDecoder(**layout, **shape, **suppression, **options)
+    options |= _quantization(spec.outputs[0])
     if kind == "yolo":
         return _core.YoloDecoder(**shape, **suppression, **options)
     if kind == "yolo_end2end":
         return _core.YoloEnd2EndDecoder(**shape, **options)
-    if kind == "movenet":
-        return _core.MoveNetDecoder(input_size=spec.input.resize.size, **options)
-    heads = [_head(output, index) for index, output in enumerate(spec.outputs)]
-    return _core.YoloHeadsDecoder(heads=heads, reg_max=spec.decoder.reg_max, **shape, **suppression, **options)
+    return _core.MoveNetDecoder(input_size=size, num_keypoints=keypoints, **options)
+
+
+def _quantization(output: OutputSpec) -> dict[str, Any]:
+    quantization = output.quantization
+    return {"scale": quantization.scale, "zero_point": quantization.zero_point} if quantization else {}
 
 
 def _head(output: OutputSpec, index: int) -> dict[str, Any]:
-    quantization = output.quantization
-    return {
-        "role": output.role,
-        "index": index,
-        "stride": output.stride,
-        "layout": output.layout,
-        "dtype": output.dtype,
-        "scale": quantization.scale if quantization else 1.0,
-        "zero_point": quantization.zero_point if quantization else 0,
-    }
+    head = {"role": output.role, "index": index, "stride": output.stride, "layout": output.layout}
+    return {**head, "dtype": output.dtype, **_quantization(output)}
 
 
 def _default_model() -> str:

@@ -237,13 +237,13 @@ void register_end2end(py::module_& module) {
 void register_movenet(py::module_& module) {
   using Type = Reusable<MoveNetDecoder>;
   py::class_<Type> type(module, "MoveNetDecoder");
-  type.def(py::init([](double conf, const std::array<int, 2>& input_size, bool clip, int num_keypoints, double scale,
-                       int zero_point) {
-             return std::make_unique<Type>(num_keypoints, base_options(1, {num_keypoints, 3}, conf, 1, clip),
+  type.def(py::init([](double conf, const std::array<int, 2>& input_size, int num_keypoints, std::int64_t max_det,
+                       bool clip, double scale, int zero_point) {
+             return std::make_unique<Type>(num_keypoints, base_options(1, {num_keypoints, 3}, conf, max_det, clip),
                                            quantization_of(scale, zero_point), input_size[1], input_size[0]);
            }),
-           py::kw_only(), py::arg("conf"), py::arg("input_size"), py::arg("clip") = true, py::arg("num_keypoints") = 17,
-           py::arg("scale") = 1.0, py::arg("zero_point") = 0);
+           py::kw_only(), py::arg("conf"), py::arg("input_size"), py::arg("num_keypoints") = 17, py::arg("max_det") = 1,
+           py::arg("clip") = true, py::arg("scale") = 1.0, py::arg("zero_point") = 0);
   def_call(type);
 }
 
