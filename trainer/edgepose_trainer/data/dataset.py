@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,7 +34,7 @@ UInt8 = NDArray[np.uint8]
 class Batch(TypedDict):
     """B pictures with M people of K keypoints. Boxes and keypoints are relative to the picture as fed (0..1).
 
-    images: (B, 3, S, S) uint8 RGB, channels_last in memory. batch_idx: (M,) int64, the picture of each person.
+    images: (B, 3, H, W) uint8 RGB, channels_last in memory. batch_idx: (M,) int64, the picture of each person.
     cls: (M,) float32. boxes: (M, 4) float32 cx, cy, w, h. keypoints: (M, K, 3) float32 x, y, v, also where kpt_shape
     is [K, 2]; v = 0 not labelled (x = y = 0), 1 hidden, 2 visible. keypoint_known: (M, K) bool, False where v = 0 says
     nothing, so that visibility may not be learned there. background_weight: (B,) float32.
@@ -57,10 +58,10 @@ class Batch(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class BatchKey:
-    """Everything that decides a batch: the pictures, the size in pixels, and where its randomness comes from."""
+    """Everything that decides a batch: the pictures, its (height, width), and where its randomness comes from."""
 
     indices: tuple[int, ...]
-    imgsz: int
+    shape: tuple[int, int]
     epoch: int = 0
     seed: int = 0
     mosaic: bool = True
@@ -76,8 +77,9 @@ class PoseDataset(torch.utils.data.Dataset[Batch]):
         imgsz: int,
         augment: AugmentConfig | None,
         cache: CacheMode | None,
+        rect: bool = False,
     ) -> None:
-        self.data, self.imgsz = data, imgsz
+        self.data, self.imgsz, self.rect = data, imgsz, rect
         self.augment = _without_flips(augment) if augment and not data.flip_idx else augment
         self.paths = [str(p) for scan in scans for p in scan.pictures]
         self.problems: list[Problem] = [p for scan in scans for p in scan.problems]
@@ -126,6 +128,19 @@ class PoseDataset(torch.utils.data.Dataset[Batch]):
         part = slice(self.offsets[index], self.offsets[index + 1])
         return PictureLabels(self.cls[part], self.boxes[part], self.keypoints[part])
 
+    def order(self) -> NDArray[np.int64]:
+        """Picture numbers in the order they are fed when nothing is shuffled: as found, or by aspect for `rect`."""
+        if not self.rect:
+            return np.arange(len(self))
+        return np.argsort(self.sizes[:, 0] / self.sizes[:, 1], kind="stable")
+
+    def batch_shape(self, indices: Sequence[int], imgsz: int, stride: int) -> tuple[int, int]:
+        """(height, width): a square, or, for `rect`, the smallest multiples of `stride` that hold these pictures."""
+        if not self.rect:
+            return imgsz, imgsz
+        height, width = np.max([_fit(tuple(self.sizes[i].tolist()), imgsz) for i in indices], axis=0).tolist()
+        return -(-height // stride) * stride, -(-width // stride) * stride
+
     # --- pictures
 
     def _reduce(self, index: int) -> int:
@@ -152,8 +167,8 @@ class PoseDataset(torch.utils.data.Dataset[Batch]):
     # --- samples
 
     def __getitem__(self, key: BatchKey) -> Batch:
-        size, count = key.imgsz, len(key.indices)
-        images = np.empty((count, size, size, 3), np.uint8)
+        count = len(key.indices)
+        images = np.empty((count, *key.shape, 3), np.uint8)
         transforms = np.full((count, 4), np.nan)
         people = []
         for slot, index in enumerate(key.indices):
@@ -177,13 +192,13 @@ class PoseDataset(torch.utils.data.Dataset[Batch]):
 
     def _letterboxed(self, index: int, canvas: UInt8) -> tuple[People, tuple[float, float, float, float]]:
         """The picture as a device feeds it: the long side fitted, bilinear, centred, padded."""
-        size = canvas.shape[0]
+        size = max(canvas.shape[:2])
         picture = self._read(index)
         source_height, source_width = self.sizes[index].tolist()
         height, width = _fit((source_height, source_width), size)
         if picture.shape[:2] != (height, width):
             picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
-        left, top = round((size - width) / 2 - 0.1), round((size - height) / 2 - 0.1)
+        left, top = round((canvas.shape[1] - width) / 2 - 0.1), round((canvas.shape[0] - height) / 2 - 0.1)
         canvas[...] = aug.PAD_VALUE
         canvas[top : top + height, left : left + width] = picture
         people, _ = self._people([index])
@@ -194,7 +209,7 @@ class PoseDataset(torch.utils.data.Dataset[Batch]):
 
     def _augmented(self, index: int, key: BatchKey, canvas: UInt8) -> People:
         assert self.augment is not None
-        config, size = self.augment, key.imgsz
+        config, size = self.augment, key.shape[0]
         rng = np.random.default_rng((key.seed, key.epoch, index))
         place = aug.random_affine(rng, config, size)
         indices, layouts = self._layout(rng, index, size, key.mosaic)
@@ -228,9 +243,10 @@ class PoseDataset(torch.utils.data.Dataset[Batch]):
 
     def _collate(self, key: BatchKey, images: UInt8, people: Sequence[People], transforms: Any) -> Batch:
         indices = np.array(key.indices, np.int64)
-        boxes = np.concatenate([p.boxes for p in people]) / np.float32(key.imgsz)
+        size = np.array(key.shape[::-1], np.float32)
+        boxes = np.concatenate([p.boxes for p in people]) / np.tile(size, 2)
         points = np.concatenate([p.keypoints for p in people])
-        points[..., :2] /= np.float32(key.imgsz)
+        points[..., :2] /= size
         return Batch(
             images=torch.from_numpy(images).permute(0, 3, 1, 2),
             batch_idx=torch.from_numpy(np.repeat(np.arange(len(people)), [len(p) for p in people])),
@@ -266,12 +282,26 @@ def build_dataset(
     augment: AugmentConfig | None = None,
     cache: CacheMode | bool | None = None,
     progress: Callable[[int, int], None] | None = None,
+    fraction: float = 1.0,
+    rect: bool = False,
 ) -> PoseDataset:
     """Scans a split (remembered, see scan.py) and makes its dataset.
 
     imgsz: the largest size that will be asked for; pictures are decoded and cached for it. augment: None for
     letterboxed pictures (validation). cache: "ram" (or True), "disk", or False. Problems are in `.problems`.
+    progress: called with (done, total) while pictures are checked. fraction: this share of each set's pictures, evenly
+    picked. rect: letterboxed batches keep the pictures' aspect, padded to the stride.
     Raises FileNotFoundError or ValueError where the split is not there or nothing in it is usable.
     """
-    scans = scan_split(data, split, progress)
-    return PoseDataset(data, scans, imgsz, augment, "ram" if cache is True else cache or None)
+    if rect and augment is not None:
+        raise ValueError("rect is for letterboxed pictures: augmented ones are square")
+    scans = [_share(scan, fraction) for scan in scan_split(data, split, progress)]
+    return PoseDataset(data, scans, imgsz, augment, "ram" if cache is True else cache or None, rect)
+
+
+def _share(scan: SplitScan, fraction: float) -> SplitScan:
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be above 0 and at most 1, got {fraction!r}")
+    count = math.ceil(len(scan.pictures) * fraction)
+    picked = [i * len(scan.pictures) // count for i in range(count)]
+    return SplitScan([scan.pictures[i] for i in picked], [scan.checked[i] for i in picked], scan.problems)

@@ -45,13 +45,14 @@ class BatchSampler(Sampler[BatchKey]):
         return count // self.batch if self.drop_last else -(-count // self.batch)
 
     def __iter__(self) -> Iterator[BatchKey]:
-        order = np.arange(len(self.dataset))
+        order = self.dataset.order()
         if self.shuffle:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(order)
         for number in range(self.start_batch, len(self)):
             indices = self._share(order[number * self.batch : (number + 1) * self.batch])
-            size = self._size(number)
-            yield BatchKey(tuple(indices.tolist()), size, self.epoch, self.seed, self.mosaic)
+            if len(indices):
+                shape = self.dataset.batch_shape(indices, self._size(number), self.stride)
+                yield BatchKey(tuple(indices.tolist()), shape, self.epoch, self.seed, self.mosaic)
 
     def _share(self, indices: Any) -> Any:
         if self.shuffle and len(indices) % self.world_size:  # equal shares: ranks must take as many steps
