@@ -308,23 +308,30 @@ def _letterbox(spec: InputSpec, antialias: bool) -> _core.Letterbox:
 
 def _decoder(spec: ModelSpec, *, nms: str, iou: float, max_candidates: int, agnostic: bool, **options: Any) -> Decoder:
     """The core's decoder for the model; `options` (conf, max_det, clip) are those that every decoder has."""
-    shape = {"num_classes": spec.decoder.num_classes, "kpt_shape": spec.decoder.kpt_shape}
+    shape: dict[str, Any] = {"num_classes": spec.decoder.num_classes, "kpt_shape": spec.decoder.kpt_shape}
     keypoints = spec.decoder.kpt_shape[0]
     # Points without sigmas of their own count alike, as in COCO-style evaluations of other keypoints.
     sigmas = spec.people.sigmas or (1 / keypoints,) * keypoints
-    suppression = {"iou": iou, "nms": nms, "sigmas": sigmas, "max_candidates": max_candidates, "agnostic": agnostic}
+    suppression: dict[str, Any] = {
+        "iou": iou,
+        "nms": nms,
+        "sigmas": sigmas,
+        "max_candidates": max_candidates,
+        "agnostic": agnostic,
+    }
     kind = spec.decoder.type
     size = spec.input.resize.size
     if kind == "yolo_heads":
         heads = [_head(output, index) for index, output in enumerate(spec.outputs)]
-        layout = {"heads": heads, "reg_max": spec.decoder.reg_max, "input_size": size}
+        layout: dict[str, Any] = {"heads": heads, "reg_max": spec.decoder.reg_max, "input_size": size}
         return _core.YoloHeadsDecoder(**layout, **shape, **suppression, **options)
     options |= _quantization(spec.outputs[0])
     if kind == "yolo":
         return _core.YoloDecoder(**shape, **suppression, **options)
     if kind == "yolo_end2end":
         return _core.YoloEnd2EndDecoder(**shape, **options)
-    return _core.MoveNetDecoder(input_size=size, num_keypoints=keypoints, **options)
+    options |= {"input_size": size, "num_keypoints": keypoints}
+    return _core.MoveNetDecoder(**options)
 
 
 def _quantization(output: OutputSpec) -> dict[str, Any]:
