@@ -1,0 +1,56 @@
+"""Files as all formats need them: read within bounds, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+MAX_METADATA = 4 << 20
+"""Bytes of metadata that are read from one model; more is refused before it is parsed."""
+
+
+def read_bounded(path: str, limit: int = MAX_METADATA) -> bytes:
+    """The whole file, which must be a regular one of at most `limit` bytes."""
+    with open(path, "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"{path}: got more than {limit} bytes of metadata, expected at most {limit}")
+    return data
+
+
+def parse_json(data: bytes | str, where: str) -> Any:
+    """JSON as data: bounded in size and depth, UTF-8, no NaN or infinity. Errors name `where`."""
+    if len(data) > MAX_METADATA:
+        raise ValueError(f"{where}: got {len(data)} bytes of JSON, expected at most {MAX_METADATA}")
+    try:
+        return json.loads(data, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError(f"{where}: the JSON is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"{where}: not a JSON document: {error}") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def write_atomically(path: str, chunks: Iterable[bytes]) -> None:
+    """Writes a file whole or not at all: into a temporary file beside it, which then takes its name."""
+    target = os.path.realpath(path)
+    folder, name = os.path.split(target)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        if os.path.exists(target):
+            os.chmod(temporary, os.stat(target).st_mode & 0o7777)
+        os.replace(temporary, target)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
