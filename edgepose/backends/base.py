@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,12 +14,16 @@ from edgepose.contract import Quantization
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One tensor as the runtime reports it. shape: None for a dynamic dimension. dtype: a numpy name."""
+    """One tensor as the runtime reports it. shape: None for a dynamic dimension. dtype: a numpy name.
+
+    aliases: other names that the runtime has for the same tensor.
+    """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
     quantization: Quantization | None = None
+    aliases: tuple[str, ...] = ()
 
 
 class Backend(Protocol):
@@ -37,5 +42,55 @@ class Backend(Protocol):
     def infer(self) -> list[np.ndarray[Any, Any]]:
         """Runs the model on the input buffer. The arrays, in the order of `outputs`, are good until the next call."""
 
+    def select_outputs(self, order: Sequence[int]) -> None:
+        """From now on `outputs` and `infer` give only these of the present outputs, in this order."""
+
     def close(self) -> None:
         """Frees the runtime's memory; safe to call twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a model is to be run, as the caller asked; each runtime says in an error what it does not take.
+
+    device: "auto", "cpu", or what the runtime offers. threads: None is the runtime's own default. precision: None is
+    the runtime's own default, "f32" exact, "f16" and "bf16" where the runtime takes them. verbose: let the runtime
+    print.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    precision: str | None = None
+    verbose: bool = False
+
+
+def check_shape(tensor: TensorSpec, shape: tuple[int, ...]) -> None:
+    """Raises ValueError for a shape that the tensor does not take."""
+    fits = len(shape) == len(tensor.shape) and all(
+        got > 0 and want in (None, got) for got, want in zip(shape, tensor.shape, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join("any" if side is None else str(side) for side in tensor.shape)
+        raise ValueError(f"got an input of shape {tuple(shape)}, expected ({wanted}) for the input {tensor.name!r}")
+
+
+def unknown_device(device: str, runtime: str, known: Sequence[str]) -> ValueError:
+    from difflib import get_close_matches
+
+    near = get_close_matches(device, known, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return ValueError(f"got the device {device!r}, expected one of {', '.join(known)} for {runtime}{hint}")
+
+
+def unsupported_precision(precision: str, runtime: str, known: Sequence[str]) -> ValueError:
+    return ValueError(
+        f"got precision={precision!r}, {runtime} takes {', '.join(repr(name) for name in known)} or None (its default)"
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """What a runtime says went wrong, without its stack of source files."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    telling = [line for line in lines if line and not line.startswith(("Exception from ", "Check '"))]
+    text = telling[0] if telling else " ".join(line for line in lines if line)
+    return (text or type(error).__name__)[:300]

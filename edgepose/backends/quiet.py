@@ -1,0 +1,51 @@
+"""Keeps what C++ runtimes write to file descriptor 2 off the terminal while they load."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_CHATTER = (b"INFO: ", b"WARNING: ", b"ERROR: ", b"W0000 ", b"I0000 ")
+_ONNXRUNTIME = b":onnxruntime:"
+
+_lock = threading.RLock()
+
+
+@contextmanager
+def quiet_stderr(verbose: bool) -> Iterator[None]:
+    """Holds back the standard error of the whole process, and afterwards lets through what is not runtimes' chatter.
+
+    One thread at a time; another thread's lines arrive a moment late, none is lost. With `verbose` nothing is held.
+    """
+    if verbose or not hasattr(os, "memfd_create"):
+        yield
+        return
+    with _lock:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        try:
+            real = os.dup(2)
+        except OSError:  # a process without a standard error
+            yield
+            return
+        held = os.memfd_create("edgepose-stderr", os.MFD_CLOEXEC)
+        os.dup2(held, 2)
+        try:
+            yield
+        finally:
+            os.dup2(real, 2)
+            _let_through(held, real)
+            os.close(held)
+            os.close(real)
+
+
+def _let_through(held: int, real: int) -> None:
+    size = os.lseek(held, 0, os.SEEK_END)
+    if size == 0:
+        return
+    for line in os.pread(held, min(size, 1 << 20), 0).splitlines(keepends=True):
+        if not line.startswith(_CHATTER) and _ONNXRUNTIME not in line:
+            os.write(real, line)
