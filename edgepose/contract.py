@@ -95,7 +95,7 @@ class DecoderSpec:
     """The decoder that reads the outputs: num_classes >= 1, kpt_shape (K, D) with D 2 or 3, reg_max of DFL heads.
 
     normalized: boxes and keypoints of a "yolo" or "yolo_end2end" tensor are fractions of the input's width and height
-    instead of its pixels (Ultralytics' TFLite exports).
+    instead of its pixels (Ultralytics' TFLite exports); the input then has a fixed size.
     """
 
     type: DecoderType
@@ -310,8 +310,10 @@ class _Parser:
             schema=self.schema,
         )
         _check_outputs(spec)
-        if decoder.type == "movenet" and spec.input.resize.size is None:
-            _fail("input.resize.size", None, "[height, width]: the movenet decoder needs a fixed size")
+        if spec.input.resize.size is None and (decoder.normalized or decoder.type == "movenet"):
+            _fail("input.resize.size", None, "[height, width]: places given as fractions need a fixed input size")
+        if decoder.normalized and decoder.type not in ("yolo", "yolo_end2end"):
+            _fail("decoder.normalized", True, "false for the decoder " + decoder.type)
         return spec
 
     def quantization(self, value: object, path: str, dtype: str) -> Quantization | None:

@@ -90,7 +90,7 @@ class PoseRunner:
         self._color = check_color(color)
         self._busy = threading.Lock()
         started = perf_counter()
-        self._spec, self._backend = open_artifact(
+        artifact = open_artifact(
             _default_model() if model is None else model,
             spec=spec,
             backend=backend,
@@ -99,6 +99,7 @@ class PoseRunner:
             precision=precision,
             verbose=verbose,
         )
+        self._spec, self._backend = artifact.spec, artifact.backend
         try:
             self._size = _input_size(self._spec.input, imgsz, rect)
             self._letterbox = _letterbox(self._spec.input, antialias)
@@ -326,6 +327,8 @@ def _decoder(spec: ModelSpec, *, nms: str, iou: float, max_candidates: int, agno
         layout: dict[str, Any] = {"heads": heads, "reg_max": spec.decoder.reg_max, "input_size": size}
         return _core.YoloHeadsDecoder(**layout, **shape, **suppression, **options)
     options |= _quantization(spec.outputs[0])
+    if spec.decoder.normalized and size is not None:
+        options["coord_scale"] = (size[1], size[0])
     if kind == "yolo":
         return _core.YoloDecoder(**shape, **suppression, **options)
     if kind == "yolo_end2end":
