@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def to_dict(result: PoseResult) -> dict[str, Any]:
     """See `PoseResult.to_dict`."""
     points = np.concatenate([result.keypoints, result.keypoint_scores[..., None]], axis=2)
-    spec = result.people_spec
+    spec = result.people
     return {
         "version": FORMAT_VERSION,
         "source": result.source,
@@ -33,7 +33,7 @@ def to_dict(result: PoseResult) -> dict[str, Any]:
         "skeleton": [list(pair) for pair in spec.skeleton],
         "flip": list(spec.flip),
         "sigmas": list(spec.sigmas),
-        "people": [
+        "detections": [
             {"class_id": class_id, "class": result.class_name(class_id), "score": score, "box": box, "keypoints": kpts}
             for class_id, score, box, kpts in zip(
                 result.class_ids.tolist(),
@@ -66,13 +66,13 @@ def from_dict(document: Mapping[str, Any]) -> PoseResult:
         flip=_tuple(document, "flip", _integer),
         sigmas=_tuple(document, "sigmas", _number),
     )
-    people = _tuple(document, "people", dict)
+    found = _tuple(document, "detections", dict)
     k = _field(document, "num_keypoints", _integer)
-    points = _array(people, "keypoints", (k, 3))
+    points = _array(found, "keypoints", (k, 3))
     return PoseResult(
-        _array(people, "box", (4,)),
-        _array(people, "score", ()),
-        np.array([_field(p, "class_id", _class_id) for p in people], np.int32),
+        _array(found, "box", (4,)),
+        _array(found, "score", ()),
+        np.array([_field(p, "class_id", _class_id) for p in found], np.int32),
         points[..., :2].copy(),
         points[..., 2].copy(),
         (_field(document, "width", _integer), _field(document, "height", _integer)),
@@ -127,13 +127,13 @@ def _optional(read: Any) -> Any:
     return lambda value: None if value is None else read(value)
 
 
-def _array(people: Sequence[Mapping[str, Any]], name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The people's `name`s, each of that shape, as one array."""
+def _array(detections: Sequence[Mapping[str, Any]], name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The detections' `name`s, each of that shape, as one array."""
     if any(d < 0 or d > 100_000 for d in shape):
         raise ValueError(f"the result's num_keypoints is out of range: {shape[0]}")
-    rows = np.zeros((len(people), *shape), np.float32)
-    for i, person in enumerate(people):
-        value = _field(person, name, lambda v: np.array(v, np.float32))
+    rows = np.zeros((len(detections), *shape), np.float32)
+    for i, detection in enumerate(detections):
+        value = _field(detection, name, lambda v: np.array(v, np.float32))
         if value.shape != shape and not (value.size == 0 and 0 in shape):
             raise ValueError(f"the result's field {name!r} should be of shape {shape}, got {value.shape}")
         rows[i] = value.reshape(shape)

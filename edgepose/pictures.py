@@ -14,7 +14,7 @@ from edgepose.contract import Color
 if TYPE_CHECKING:
     from PIL import Image
 
-    PictureSource: TypeAlias = NDArray[np.uint8] | Image.Image | str | os.PathLike[str] | bytes | bytearray | memoryview
+    Picture: TypeAlias = NDArray[np.uint8] | Image.Image | str | os.PathLike[str] | bytes | bytearray | memoryview
 
 MAX_PIXELS = 178_956_970
 """More pixels than this are refused before they are decoded (512 MiB of RGB; Pillow's own limit)."""
@@ -42,7 +42,7 @@ _MAGIC = (
 _ORIENTATION = 0x0112
 
 
-def load_picture(source: PictureSource, *, color: Color = "BGR") -> tuple[NDArray[np.uint8], Color]:
+def load_picture(source: Picture, *, color: Color = "BGR") -> tuple[NDArray[np.uint8], Color]:
     """The picture as an array, and its colour order.
 
     source: a numpy array, which comes back as it is, `color` with it; a Pillow picture; a path; the bytes of a file; or

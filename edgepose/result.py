@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 
 from edgepose.contract import PeopleSpec
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from numpy.typing import ArrayLike, NDArray
+    from PIL import Image
+
+    from edgepose.contract import Color
+
+    Picture = TypeVar("Picture", NDArray[np.uint8], Image.Image)
 
 FORMAT_VERSION = 1
 _FLOAT32 = np.dtype(np.float32)
@@ -65,7 +73,7 @@ class PoseResult:
 
     boxes: (N, 4) float32 x1, y1, x2, y2; scores: (N,) float32; class_ids: (N,) int32; keypoints: (N, K, 2) float32
     x, y; keypoint_scores: (N, K) float32. Coordinates are pixels of the source picture, (0, 0) its top left corner.
-    size: (width, height) of the picture. people_spec: names, skeleton, flip order and OKS sigmas, shared by all results
+    size: (width, height) of the picture. people: names, skeleton, flip order and OKS sigmas, shared by all results
     of a runner. speed: the stages' times. source: path, URL or camera it came from; frame: its number there, from 0;
     time: its place in the video, or since a live source was opened, in seconds; None where there is no such thing.
 
@@ -79,7 +87,7 @@ class PoseResult:
     keypoints: NDArray[np.float32]
     keypoint_scores: NDArray[np.float32]
     size: tuple[int, int] = (0, 0)
-    people_spec: PeopleSpec = field(default_factory=PeopleSpec)
+    people: PeopleSpec = field(default_factory=PeopleSpec)
     speed: Speed = _NOT_TIMED
     source: str | None = None
     frame: int | None = None
@@ -104,9 +112,9 @@ class PoseResult:
                 f"(N, K), got {boxes.shape}, {scores.shape}, {class_ids.shape}, {keypoints.shape} and "
                 f"{keypoint_scores.shape}"
             )
-        names = self.people_spec.keypoint_names
+        names = self.people.keypoint_names
         if names and len(names) != k:
-            raise ValueError(f"people_spec names {len(names)} keypoints, but the keypoints are {keypoints.shape}")
+            raise ValueError(f"`people` names {len(names)} keypoints, but the keypoints are {keypoints.shape}")
         set_field = object.__setattr__
         set_field(self, "boxes", boxes)
         set_field(self, "scores", scores)
@@ -118,12 +126,12 @@ class PoseResult:
     def empty(
         cls,
         size: tuple[int, int] = (0, 0),
-        people_spec: PeopleSpec | None = None,
+        people: PeopleSpec | None = None,
         *,
         num_keypoints: int | None = None,
     ) -> PoseResult:
         """A result with nobody in it. K is `num_keypoints`, or what the spec names, or COCO's 17."""
-        spec = PeopleSpec() if people_spec is None else people_spec
+        spec = PeopleSpec() if people is None else people
         k = num_keypoints if num_keypoints is not None else len(spec.keypoint_names) or 17
         return cls(
             np.zeros((0, 4), np.float32),
@@ -153,31 +161,31 @@ class PoseResult:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Name of each class id."""
-        return self.people_spec.class_names
+        return self.people.class_names
 
     @property
     def keypoint_names(self) -> tuple[str, ...]:
         """Name of each keypoint; empty where the model does not say."""
-        return self.people_spec.keypoint_names
+        return self.people.keypoint_names
 
     @property
     def skeleton(self) -> tuple[tuple[int, int], ...]:
         """Pairs of keypoint indices that a line joins."""
-        return self.people_spec.skeleton
+        return self.people.skeleton
 
     @property
     def flip(self) -> tuple[int, ...]:
         """For each keypoint the index of its mirror image's."""
-        return self.people_spec.flip
+        return self.people.flip
 
     @property
     def sigmas(self) -> tuple[float, ...]:
         """OKS sigma of each keypoint."""
-        return self.people_spec.sigmas
+        return self.people.sigmas
 
     def class_name(self, class_id: int) -> str:
         """The class's name, or its number as text where the model names no such class."""
-        names = self.people_spec.class_names
+        names = self.people.class_names
         return names[class_id] if 0 <= class_id < len(names) else str(class_id)
 
     def __len__(self) -> int:
@@ -222,7 +230,7 @@ class PoseResult:
             self.class_name(class_id),
             self.keypoints[i],
             self.keypoint_scores[i],
-            self.people_spec.keypoint_names,
+            self.people.keypoint_names,
         )
 
     def filter(
@@ -250,7 +258,7 @@ class PoseResult:
         return self[keep]
 
     def _class_id(self, wanted: int | str) -> int:
-        names = self.people_spec.class_names
+        names = self.people.class_names
         if isinstance(wanted, str):
             if wanted not in names:
                 raise ValueError(_unknown("class", wanted, names))
@@ -281,6 +289,10 @@ class PoseResult:
         return (
             f"PoseResult([{found}{more}], keypoints={self.num_keypoints}, size={self.width}x{self.height}{where}{took})"
         )
+
+    def with_source(self, source: str | None, frame: int | None = None, time: float | None = None) -> PoseResult:
+        """The same result, said to be of that source, frame number and time."""
+        return dataclasses.replace(self, source=source, frame=frame, time=time)
 
     def summary(self, kpt_conf: float = 0.5) -> str:
         """A text table for people, one line a person; `kpt_conf`: the score from which a keypoint counts as seen."""
@@ -339,6 +351,23 @@ class PoseResult:
         from edgepose import formats
 
         return formats.to_supervision(self)
+
+    @overload
+    def plot(self, image: None = None, **options: Any) -> NDArray[np.uint8]: ...
+    @overload
+    def plot(self, image: str | PathLike[str], **options: Any) -> NDArray[np.uint8]: ...
+    @overload
+    def plot(self, image: Picture, **options: Any) -> Picture: ...
+
+    def plot(self, image: Any = None, *, color: Color = "BGR", **options: Any) -> Any:
+        """A copy of the picture with the people drawn on it; `edgepose.drawing.draw` has the options.
+
+        image: numpy (H, W, 3) in the order `color`, (H, W, 4) with alpha, (H, W) gray, or a PIL picture; the answer is
+        of the same kind. A path, or None for the file that the result came from, is loaded and answered as numpy.
+        """
+        from edgepose import drawing
+
+        return drawing.draw(drawing.picture_of(self, image, color), self, color=color, **options)
 
 
 _ARRAY_FIELDS = ("boxes", "scores", "class_ids", "keypoints", "keypoint_scores")

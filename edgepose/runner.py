@@ -13,7 +13,7 @@ import numpy as np
 from edgepose import _core
 from edgepose.artifact import open_artifact
 from edgepose.options import unknown_option
-from edgepose.result import PoseResult
+from edgepose.result import PoseResult, Speed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -167,7 +167,9 @@ class PoseRunner:
 
         with open_source(source, **options) as frames:
             for frame in frames:
-                yield self._predict_batch([(frame.image, frame.color)], None)[0].with_source(frame.info)
+                yield self._predict_batch([(frame.image, frame.color)], None)[0].with_source(
+                    frame.source, frame.index, frame.time
+                )
 
     def warmup(self, times: int = 1) -> None:
         """Predicts on a gray picture, so that what a runtime does only once is done."""
@@ -223,7 +225,7 @@ class PoseRunner:
             self._busy.release()
         # A batch's time is shared out evenly: what one picture of it cost.
         share = 1e3 / len(pictures)
-        speed = ((fed - start) * share, (inferred - fed) * share, (done - inferred) * share)
+        speed = Speed((fed - start) * share, (inferred - fed) * share, (done - inferred) * share)
         people = self._spec.people
         return [
             PoseResult(*arrays, people=people, size=size, speed=speed)

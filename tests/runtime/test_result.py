@@ -103,7 +103,7 @@ def test_a_scalar_for_boxes_is_refused() -> None:
 
 def test_a_spec_that_names_another_number_of_keypoints_is_refused() -> None:
     with pytest.raises(ValueError, match="names 1 keypoints"):
-        dataclasses.replace(make(), people_spec=PeopleSpec(keypoint_names=("nose",)))
+        dataclasses.replace(make(), people=PeopleSpec(keypoint_names=("nose",)))
 
 
 def test_len_and_iteration_give_the_people() -> None:
@@ -145,7 +145,7 @@ def test_cutting_takes_the_same_rows_of_every_array(index: object) -> None:
     np.testing.assert_array_equal(cut.class_ids, r.class_ids[rows])
     np.testing.assert_array_equal(cut.keypoints, r.keypoints[rows])
     np.testing.assert_array_equal(cut.keypoint_scores, r.keypoint_scores[rows])
-    assert (cut.size, cut.people_spec, cut.source, cut.frame, cut.time) == (r.size, SPEC, "a.jpg", 3, 0.1)
+    assert (cut.size, cut.people, cut.source, cut.frame, cut.time) == (r.size, SPEC, "a.jpg", 3, 0.1)
 
 
 def test_an_index_of_another_kind_is_refused() -> None:
@@ -222,11 +222,11 @@ def test_json_numbers_are_short() -> None:
     [
         ({"version": 7}, "version 7"),
         ({"width": "wide"}, "'width' is wrong"),
-        ({"people": 3}, "'people' is wrong"),
-        ({"people": [{}]}, "no field"),
-        ({"people": [PERSON | {"box": [1, 2]}]}, "'box' should be of shape \\(4,\\)"),
-        ({"people": [PERSON | {"box": [1, 2, 3, "x"]}]}, "'box' is wrong"),
-        ({"people": [PERSON | {"class_id": 2**40}]}, "class_id"),
+        ({"detections": 3}, "'detections' is wrong"),
+        ({"detections": [{}]}, "no field"),
+        ({"detections": [PERSON | {"box": [1, 2]}]}, "'box' should be of shape \\(4,\\)"),
+        ({"detections": [PERSON | {"box": [1, 2, 3, "x"]}]}, "'box' is wrong"),
+        ({"detections": [PERSON | {"class_id": 2**40}]}, "class_id"),
         ({"num_keypoints": -1}, "num_keypoints"),
         ({"num_keypoints": 10**12}, "num_keypoints"),
         ({"skeleton": [[0]]}, "'skeleton' is wrong"),
@@ -258,7 +258,7 @@ def test_csv_and_rows_say_the_same() -> None:
 
 def test_columns_are_numbered_where_the_names_are_missing_or_double() -> None:
     for names in ((), ("tip", "tip", "base")):
-        r = dataclasses.replace(make(1), people_spec=PeopleSpec(keypoint_names=names))
+        r = dataclasses.replace(make(1), people=PeopleSpec(keypoint_names=names))
         assert list(r.to_rows()[0])[-3:] == ["keypoint2_x", "keypoint2_y", "keypoint2_score"]
 
 
