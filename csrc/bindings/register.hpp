@@ -7,5 +7,6 @@ namespace edgepose {
 
 void register_cpu(pybind11::module_& module);
 void register_decode(pybind11::module_& module);
+void register_letterbox(pybind11::module_& module);
 
 }  // namespace edgepose

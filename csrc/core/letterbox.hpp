@@ -1,0 +1,86 @@
+// From a picture to a model's input in one pass: resize, pad, colour, layout, normalisation or quantization.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/image.hpp"
+#include "core/letterbox_geometry.hpp"
+#include "core/letterbox_levels.hpp"
+#include "core/letterbox_rows.hpp"
+
+namespace edgepose {
+
+enum class Layout { kNchw, kNhwc };
+enum class ModelColor { kRgb, kBgr, kGray };
+
+struct LetterboxOptions {
+  ResizeMode mode = ResizeMode::kLetterbox;
+  bool center = true;
+  int pad_value = 114;  // a level, mapped as the picture's levels are
+  bool antialias = false;
+  Layout layout = Layout::kNchw;
+  ModelColor color = ModelColor::kRgb;
+  LevelMapping mapping;  // one value of mean and std for each channel of the model
+};
+
+// One picture of the model's input, contiguous: [channels][height][width] or [height][width][channels].
+struct OutputView {
+  void* data = nullptr;
+  ElementType type = ElementType::kFloat32;
+  int width = 0;
+  int height = 0;
+};
+
+// tensor = source * scale + pad, in pixels; the source is the whole picture, also where a region was given.
+struct Transform {
+  double scale_x = 1.0;
+  double scale_y = 1.0;
+  double pad_x = 0.0;
+  double pad_y = 0.0;
+};
+
+// Keeps its tables and buffers from call to call; one thread at a time.
+class Letterbox {
+ public:
+  explicit Letterbox(LetterboxOptions options);  // throws std::invalid_argument for options that do not fit together
+
+  const LetterboxOptions& options() const { return options_; }
+  int channels() const { return options_.color == ModelColor::kGray ? 1 : 3; }
+
+  // Writes every element of `out`. The caller has made sure that the image's strides stay in its memory, that the
+  // region is in the image and that neither is empty.
+  Transform operator()(const ImageView& image, const Roi& roi, const OutputView& out);
+
+ private:
+  struct Sizes {
+    int source_width = 0, source_height = 0, channels = 0;
+    Placement placed;
+    bool operator==(const Sizes& other) const;
+  };
+
+  void prepare_tables(const Sizes& sizes);
+  void prepare_columns(const AxisSampling& columns, int channels);
+  void sample_row(int y, const LetterboxKernels& kernels);
+  void pick_row(const std::uint8_t* row, const LetterboxKernels& kernels);
+  ChannelOrder model_order() const;
+  template <typename Bits>
+  void write_picture(const OutputView& out, const LetterboxKernels& kernels);
+  template <typename Bits>
+  void write_row(Bits* const* channels, const ChannelOrder& order, const LetterboxKernels& kernels) const;
+
+  LetterboxOptions options_;
+  std::unique_ptr<LevelTables> levels_;
+  RowReader reader_;
+  Sizes sizes_;  // that the tables below were made for
+  AxisSampling rows_, columns_;
+  ColumnTable column_table_;
+  std::vector<std::int32_t> column_offsets_;
+  std::vector<std::int16_t> column_weights_;
+  std::vector<const std::uint8_t*> tap_rows_;
+  std::vector<std::int16_t> blended_;
+  std::vector<std::uint8_t> pixels_;
+};
+
+}  // namespace edgepose

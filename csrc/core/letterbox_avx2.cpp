@@ -1,0 +1,279 @@
+#include <immintrin.h>
+
+#include "core/letterbox_kernels.inl"
+#include "core/letterbox_kernels.hpp"
+
+namespace edgepose {
+namespace {
+
+__m128i load_128(const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
+__m256i load_256(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
+__m256i load_two_128(const void* low, const void* high) {
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(load_128(low)), load_128(high), 1);
+}
+void store_256(void* to, __m256i value) { _mm256_storeu_si256(static_cast<__m256i*>(to), value); }
+
+// Unpacking works within 128-bit lanes: `low` holds elements 0-7 and 16-23, `high` 8-15 and 24-31.
+void store_unpacked_rows(std::int16_t* out, __m256i low, __m256i high) {
+  store_256(out, _mm256_permute2x128_si256(low, high, 0x20));
+  store_256(out + 16, _mm256_permute2x128_si256(low, high, 0x31));
+}
+
+__m256i blend_pairs(__m256i pairs, __m256i fraction) {
+  const __m256i base = _mm256_maddubs_epi16(pairs, _mm256_set1_epi16(0x0040));  // a * 64
+  const __m256i step = _mm256_maddubs_epi16(pairs, _mm256_set1_epi16(0x40C0));  // (b - a) * 64
+  return _mm256_add_epi16(base, _mm256_mulhrs_epi16(step, fraction));
+}
+
+void blend_rows(const std::uint8_t* a, const std::uint8_t* b, std::int16_t fraction, std::int16_t* out, int n) {
+  const __m256i weight = _mm256_set1_epi16(fraction);
+  int i = 0;
+  for (; i + 32 <= n; i += 32) {
+    const __m256i first = load_256(a + i);
+    const __m256i second = load_256(b + i);
+    store_unpacked_rows(out + i, blend_pairs(_mm256_unpacklo_epi8(first, second), weight),
+                        blend_pairs(_mm256_unpackhi_epi8(first, second), weight));
+  }
+  blend_rows_from(i, a, b, fraction, out, n);
+}
+
+__m256i to_row_fraction(__m256i low, __m256i high) {
+  constexpr int kShift = kWeightBits - kRowFractionBits;
+  return _mm256_packs_epi32(_mm256_srai_epi32(low, kShift), _mm256_srai_epi32(high, kShift));
+}
+
+void weigh_rows(const std::uint8_t* const* rows, const std::int16_t* weights, int taps, std::int16_t* out, int n) {
+  const __m256i zero = _mm256_setzero_si256();
+  int i = 0;
+  for (; i + 32 <= n; i += 32) {
+    __m256i sums[4];
+    for (__m256i& sum : sums) sum = _mm256_set1_epi32(1 << (kWeightBits - kRowFractionBits - 1));
+    for (int tap = 0; tap < taps; tap += 2) {
+      const bool paired = tap + 1 < taps;
+      const std::uint16_t second_weight = paired ? static_cast<std::uint16_t>(weights[tap + 1]) : std::uint16_t{0};
+      const __m256i weight = _mm256_set1_epi32(
+          static_cast<int>(static_cast<std::uint16_t>(weights[tap]) | static_cast<std::uint32_t>(second_weight) << 16));
+      const __m256i first = load_256(rows[tap] + i);
+      const __m256i second = load_256(rows[paired ? tap + 1 : tap] + i);
+      const __m256i low = _mm256_unpacklo_epi8(first, second);
+      const __m256i high = _mm256_unpackhi_epi8(first, second);
+      sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(_mm256_unpacklo_epi8(low, zero), weight));
+      sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(_mm256_unpackhi_epi8(low, zero), weight));
+      sums[2] = _mm256_add_epi32(sums[2], _mm256_madd_epi16(_mm256_unpacklo_epi8(high, zero), weight));
+      sums[3] = _mm256_add_epi32(sums[3], _mm256_madd_epi16(_mm256_unpackhi_epi8(high, zero), weight));
+    }
+    store_unpacked_rows(out + i, to_row_fraction(sums[0], sums[1]), to_row_fraction(sums[2], sums[3]));
+  }
+  weigh_rows_from(i, rows, weights, taps, out, n);
+}
+
+// Two output columns, one a lane, as four sums each. The neighbours' channels are brought together by a byte shuffle.
+template <int kChannels, bool kOnePair>
+__m256i sample_two(const std::int16_t* row, const ColumnTable& table, int i) {
+  constexpr char kNone = -1;
+  const __m256i pairs = kChannels == 3
+                            ? _mm256_setr_epi8(0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11, kNone, kNone, kNone, kNone, 0, 1,
+                                               6, 7, 2, 3, 8, 9, 4, 5, 10, 11, kNone, kNone, kNone, kNone)
+                            : _mm256_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15, 0, 1, 8, 9, 2, 3,
+                                               10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
+  const std::int16_t* left = row + table.offsets[i];
+  const std::int16_t* right = row + table.offsets[i + 1];
+  if (kOnePair)
+    return _mm256_madd_epi16(_mm256_shuffle_epi8(load_two_128(left, right), pairs),
+                             load_256(table.weights + static_cast<std::ptrdiff_t>(i) * 8));
+  const std::int16_t* left_weights = table.weights + static_cast<std::ptrdiff_t>(i) * table.tap_pairs * 8;
+  const std::int16_t* right_weights = left_weights + static_cast<std::ptrdiff_t>(table.tap_pairs) * 8;
+  __m256i sum = _mm256_setzero_si256();
+  for (int pair = 0; pair < table.tap_pairs; ++pair) {
+    const std::ptrdiff_t at = pair * 2 * kChannels;
+    const __m256i values = _mm256_shuffle_epi8(load_two_128(left + at, right + at), pairs);
+    const __m256i weights = load_two_128(left_weights + pair * 8, right_weights + pair * 8);
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(values, weights));
+  }
+  return sum;
+}
+
+// Sums of two columns each to 16-bit levels with 6 fraction bits, then rounded: together the rounding of the plain
+// loop.
+__m256i round_to_levels(__m256i a, __m256i b) {
+  const __m256i row = _mm256_packs_epi32(_mm256_srai_epi32(a, kWeightBits), _mm256_srai_epi32(b, kWeightBits));
+  return _mm256_mulhrs_epi16(row, _mm256_set1_epi16(1 << (15 - kRowFractionBits)));
+}
+
+template <int kChannels, bool kOnePair>
+void sample_pixels(const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels) {
+  const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  for (int i = 0; i < table.columns; i += 8) {
+    const __m256i a = sample_two<kChannels, kOnePair>(row, table, i);
+    const __m256i b = sample_two<kChannels, kOnePair>(row, table, i + 2);
+    const __m256i c = sample_two<kChannels, kOnePair>(row, table, i + 4);
+    const __m256i d = sample_two<kChannels, kOnePair>(row, table, i + 6);
+    const __m256i bytes = _mm256_packus_epi16(round_to_levels(a, b), round_to_levels(c, d));
+    store_256(pixels + 4 * i, _mm256_permutevar8x32_epi32(bytes, in_order));
+  }
+}
+
+void sample_gray(const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels) {
+  const __m256i indices = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  const __m256i stride = _mm256_mullo_epi32(indices, _mm256_set1_epi32(table.tap_pairs));
+  const __m256i half = _mm256_set1_epi32(1 << (kWeightBits + kRowFractionBits - 1));
+  for (int i = 0; i < table.columns; i += 8) {
+    const __m256i offsets = load_256(table.offsets + i);
+    const auto* weights =
+        reinterpret_cast<const int*>(table.weights + static_cast<std::ptrdiff_t>(i) * table.tap_pairs * 2);
+    __m256i sum = half;
+    for (int pair = 0; pair < table.tap_pairs; ++pair) {
+      const __m256i values = _mm256_i32gather_epi32(reinterpret_cast<const int*>(row + 2 * pair), offsets, 2);
+      const __m256i weight = _mm256_i32gather_epi32(weights + pair, stride, 4);
+      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(values, weight));
+    }
+    const __m256i level = _mm256_srai_epi32(sum, kWeightBits + kRowFractionBits);
+    store_256(pixels + 4 * i, _mm256_mullo_epi32(level, _mm256_set1_epi32(0x01010101)));
+  }
+}
+
+void sample_columns(const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels) {
+  if (table.channels == 1) return sample_gray(row, table, pixels);
+  const bool one_pair = table.tap_pairs == 1;
+  if (table.channels == 3)
+    return one_pair ? sample_pixels<3, true>(row, table, pixels) : sample_pixels<3, false>(row, table, pixels);
+  one_pair ? sample_pixels<4, true>(row, table, pixels) : sample_pixels<4, false>(row, table, pixels);
+}
+
+void copy_columns(const std::uint8_t* row, int channels, int n, std::uint8_t* pixels) {
+  int i = 0;
+  if (channels == 3) {
+    const __m256i spread = _mm256_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1, 0, 1, 2, -1, 3, 4, 5,
+                                            -1, 6, 7, 8, -1, 9, 10, 11, -1);
+    for (; 3 * i + 28 <= 3 * n; i += 8)
+      store_256(pixels + 4 * i, _mm256_shuffle_epi8(load_two_128(row + 3 * i, row + 3 * i + 12), spread));
+  } else if (channels == 1) {
+    for (; i + 8 <= n; i += 8) {
+      const __m256i levels = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(row + i)));
+      store_256(pixels + 4 * i, _mm256_mullo_epi32(levels, _mm256_set1_epi32(0x01010101)));
+    }
+  }
+  copy_columns_from(i, row, channels, n, pixels);
+}
+
+struct FloatMap {
+  __m256 mean, inverse_high, inverse_low;
+  explicit FloatMap(const LevelToFloat& map)
+      : mean(_mm256_set1_ps(map.mean)),
+        inverse_high(_mm256_set1_ps(map.inverse_high)),
+        inverse_low(_mm256_set1_ps(map.inverse_low)) {}
+  __m256 operator()(__m256i levels) const {
+    const __m256 x = _mm256_sub_ps(_mm256_cvtepi32_ps(levels), mean);
+    return _mm256_fmadd_ps(x, inverse_high, _mm256_mul_ps(x, inverse_low));
+  }
+};
+
+// Eight levels of one channel as 32-bit integers.
+__m256i channel_levels(const std::uint8_t* pixels, __m128i shift) {
+  return _mm256_and_si256(_mm256_srl_epi32(load_256(pixels), shift), _mm256_set1_epi32(0xFF));
+}
+
+// Calls body(i) for blocks of 8 of n, the last one overlapping its neighbour; false if n is less than a block.
+template <typename Body>
+bool for_blocks_of_8(int n, const Body& body) {
+  if (n < 8) return false;
+  int i = 0;
+  for (; i + 8 <= n; i += 8) body(i);
+  if (i < n) body(n - 8);
+  return true;
+}
+
+void planar_float32(const std::uint8_t* pixels, int n, int byte, const LevelToFloat& map, float* out) {
+  const FloatMap to_real(map);
+  const __m128i shift = _mm_cvtsi32_si128(8 * byte);
+  const auto body = [&](int i) { _mm256_storeu_ps(out + i, to_real(channel_levels(pixels + 4 * i, shift))); };
+  if (for_blocks_of_8(n, body)) return;
+  for (int i = 0; i < n; ++i) out[i] = to_float(pixels[4 * i + byte], map);
+}
+
+void planar_float16(const std::uint8_t* pixels, int n, int byte, const LevelToFloat& map, std::uint16_t* out) {
+  const FloatMap to_real(map);
+  const __m128i shift = _mm_cvtsi32_si128(8 * byte);
+  const auto half = [&](int i) {
+    return _mm256_cvtps_ph(to_real(channel_levels(pixels + 4 * i, shift)), _MM_FROUND_TO_NEAREST_INT);
+  };
+  const auto body = [&](int i) { _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), half(i)); };
+  if (for_blocks_of_8(n, body)) return;
+  for (int i = 0; i < n; ++i)
+    out[i] = static_cast<std::uint16_t>(_cvtss_sh(to_float(pixels[4 * i + byte], map), _MM_FROUND_TO_NEAREST_INT));
+}
+
+void planar_uint8(const std::uint8_t* pixels, int n, int byte, std::uint8_t flip, std::uint8_t* out) {
+  const __m128i shift = _mm_cvtsi32_si128(8 * byte);
+  const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  const __m256i flips = _mm256_set1_epi8(static_cast<char>(flip));
+  int i = 0;
+  for (; i + 32 <= n; i += 32) {
+    const std::uint8_t* at = pixels + 4 * i;
+    const __m256i low = _mm256_packs_epi32(channel_levels(at, shift), channel_levels(at + 32, shift));
+    const __m256i high = _mm256_packs_epi32(channel_levels(at + 64, shift), channel_levels(at + 96, shift));
+    const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), in_order);
+    store_256(out + i, _mm256_xor_si256(bytes, flips));
+  }
+  planar_uint8_from(i, pixels, n, byte, flip, out);
+}
+
+__m256i packing_shuffle(const ChannelOrder& order) {
+  alignas(32) std::int8_t shuffle[32];
+  for (int lane = 0; lane < 32; lane += 16) {
+    for (int k = 0; k < 12; ++k) shuffle[lane + k] = static_cast<std::int8_t>(k / 3 * 4 + order.byte[k % 3]);
+    for (int k = 12; k < 16; ++k) shuffle[lane + k] = -1;
+  }
+  return load_256(shuffle);
+}
+
+void packed_uint8(const std::uint8_t* pixels, int n, const ChannelOrder& order, std::uint8_t flip, std::uint8_t* out) {
+  const __m256i shuffle = packing_shuffle(order);
+  const __m256i together = _mm256_setr_epi32(0, 1, 2, 4, 5, 6, 3, 7);
+  const __m256i flips = _mm256_set1_epi8(static_cast<char>(flip));
+  int i = 0;
+  for (; 3 * i + 32 <= 3 * n; i += 8) {  // stores 32 bytes, 24 of them final
+    const __m256i packed =
+        _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(load_256(pixels + 4 * i), shuffle), together);
+    store_256(out + 3 * i, _mm256_xor_si256(packed, flips));
+  }
+  packed_uint8_from(i, pixels, n, order, flip, out);
+}
+
+void packed_float32(const std::uint8_t* pixels, int n, const ChannelOrder& order, const LevelToFloat* maps,
+                    float* out) {
+  constexpr int kBlock = 64;
+  alignas(32) std::uint8_t levels[3 * kBlock];
+  float mean[24], high[24], low[24];
+  for (int k = 0; k < 24; ++k) {
+    mean[k] = maps[k % 3].mean;
+    high[k] = maps[k % 3].inverse_high;
+    low[k] = maps[k % 3].inverse_low;
+  }
+  for (int begin = 0; begin < n; begin += kBlock) {
+    const int count = 3 * (n - begin < kBlock ? n - begin : kBlock);
+    float* to = out + static_cast<std::ptrdiff_t>(3) * begin;
+    packed_uint8(pixels + static_cast<std::ptrdiff_t>(4) * begin, count / 3, order, 0, levels);
+    int k = 0;
+    for (; k + 24 <= count; k += 24)
+      for (int part = 0; part < 24; part += 8) {
+        const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(levels + k + part));
+        const __m256 x = _mm256_sub_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)), _mm256_loadu_ps(mean + part));
+        const __m256 rest = _mm256_mul_ps(x, _mm256_loadu_ps(low + part));
+        _mm256_storeu_ps(to + k + part, _mm256_fmadd_ps(x, _mm256_loadu_ps(high + part), rest));
+      }
+    for (; k < count; ++k) to[k] = to_float(levels[k], maps[k % 3]);
+  }
+}
+
+}  // namespace
+
+const LetterboxKernels& letterbox_kernels_avx2() {
+  static constexpr LetterboxKernels kKernels = {
+      blend_rows,     weigh_rows,     sample_columns, copy_columns,   yuv_to_pixels_any, pixels_to_gray_any,
+      planar_float32, planar_float16, planar_uint8,   packed_float32, packed_uint8,
+  };
+  return kKernels;
+}
+
+}  // namespace edgepose

@@ -1,0 +1,193 @@
+#include <arm_neon.h>
+
+#include "core/letterbox_kernels.inl"
+#include "core/letterbox_kernels.hpp"
+
+namespace edgepose {
+namespace {
+
+int16x8_t blend_eight(uint8x8_t a, uint8x8_t b, int16x8_t fraction) {
+  const int16x8_t base = vreinterpretq_s16_u16(vshll_n_u8(a, 6));
+  const int16x8_t step = vshlq_n_s16(vreinterpretq_s16_u16(vsubl_u8(b, a)), 6);
+  return vaddq_s16(base, vqrdmulhq_s16(step, fraction));
+}
+
+void blend_rows(const std::uint8_t* a, const std::uint8_t* b, std::int16_t fraction, std::int16_t* out, int n) {
+  const int16x8_t weight = vdupq_n_s16(fraction);
+  int i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const uint8x16_t first = vld1q_u8(a + i);
+    const uint8x16_t second = vld1q_u8(b + i);
+    vst1q_s16(out + i, blend_eight(vget_low_u8(first), vget_low_u8(second), weight));
+    vst1q_s16(out + i + 8, blend_eight(vget_high_u8(first), vget_high_u8(second), weight));
+  }
+  blend_rows_from(i, a, b, fraction, out, n);
+}
+
+void weigh_rows(const std::uint8_t* const* rows, const std::int16_t* weights, int taps, std::int16_t* out, int n) {
+  int i = 0;
+  for (; i + 16 <= n; i += 16) {
+    int32x4_t sums[4] = {vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0), vdupq_n_s32(0)};
+    for (int tap = 0; tap < taps; ++tap) {
+      const uint8x16_t row = vld1q_u8(rows[tap] + i);
+      const int16x8_t low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(row)));
+      const int16x8_t high = vreinterpretq_s16_u16(vmovl_u8(vget_high_u8(row)));
+      sums[0] = vmlal_n_s16(sums[0], vget_low_s16(low), weights[tap]);
+      sums[1] = vmlal_n_s16(sums[1], vget_high_s16(low), weights[tap]);
+      sums[2] = vmlal_n_s16(sums[2], vget_low_s16(high), weights[tap]);
+      sums[3] = vmlal_n_s16(sums[3], vget_high_s16(high), weights[tap]);
+    }
+    constexpr int kShift = kWeightBits - kRowFractionBits;
+    vst1q_s16(out + i, vcombine_s16(vrshrn_n_s32(sums[0], kShift), vrshrn_n_s32(sums[1], kShift)));
+    vst1q_s16(out + i + 8, vcombine_s16(vrshrn_n_s32(sums[2], kShift), vrshrn_n_s32(sums[3], kShift)));
+  }
+  weigh_rows_from(i, rows, weights, taps, out, n);
+}
+
+// One output column's four channels with 6 fraction bits.
+template <int kChannels>
+int16x4_t sample_one(const std::int16_t* row, const ColumnTable& table, int i) {
+  const std::int16_t* source = row + table.offsets[i];
+  const std::int16_t* weights = table.weights + static_cast<std::ptrdiff_t>(i) * table.tap_pairs * 8;
+  int32x4_t sum = vdupq_n_s32(0);
+  for (int pair = 0; pair < table.tap_pairs; ++pair, source += 2 * kChannels, weights += 8) {
+    const int16x4x2_t weight = vld2_s16(weights);
+    sum = vmlal_s16(sum, vld1_s16(source), weight.val[0]);
+    sum = vmlal_s16(sum, vld1_s16(source + kChannels), weight.val[1]);
+  }
+  return vshrn_n_s32(sum, kWeightBits);
+}
+
+template <int kChannels>
+void sample_pixels(const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels) {
+  for (int i = 0; i < table.columns; i += 2) {
+    const int16x8_t two = vcombine_s16(sample_one<kChannels>(row, table, i), sample_one<kChannels>(row, table, i + 1));
+    vst1_u8(pixels + 4 * i, vqrshrun_n_s16(two, kRowFractionBits));
+  }
+}
+
+void sample_columns(const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels) {
+  if (table.channels == 3) return sample_pixels<3>(row, table, pixels);
+  if (table.channels == 4) return sample_pixels<4>(row, table, pixels);
+  sample_columns_from(0, row, table, pixels);
+}
+
+void copy_columns(const std::uint8_t* row, int channels, int n, std::uint8_t* pixels) {
+  int i = 0;
+  if (channels == 3) {
+    for (; i + 16 <= n; i += 16) {
+      const uint8x16x3_t source = vld3q_u8(row + 3 * i);
+      const uint8x16x4_t pixel = {{source.val[0], source.val[1], source.val[2], vdupq_n_u8(0)}};
+      vst4q_u8(pixels + 4 * i, pixel);
+    }
+  } else if (channels == 1) {
+    for (; i + 16 <= n; i += 16) {
+      const uint8x16_t level = vld1q_u8(row + i);
+      const uint8x16x4_t pixel = {{level, level, level, level}};
+      vst4q_u8(pixels + 4 * i, pixel);
+    }
+  }
+  copy_columns_from(i, row, channels, n, pixels);
+}
+
+struct FloatMap {
+  float32x4_t mean, inverse_high, inverse_low;
+  explicit FloatMap(const LevelToFloat& map)
+      : mean(vdupq_n_f32(map.mean)),
+        inverse_high(vdupq_n_f32(map.inverse_high)),
+        inverse_low(vdupq_n_f32(map.inverse_low)) {}
+  float32x4_t operator()(uint32x4_t levels) const {
+    const float32x4_t x = vsubq_f32(vcvtq_f32_u32(levels), mean);
+    return vfmaq_f32(vmulq_f32(x, inverse_low), x, inverse_high);
+  }
+};
+
+// Four levels of one channel as 32-bit integers. A negative `shift` goes right.
+uint32x4_t channel_levels(const std::uint8_t* pixels, int32x4_t shift) {
+  const uint32x4_t pixel = vreinterpretq_u32_u8(vld1q_u8(pixels));
+  return vandq_u32(vshlq_u32(pixel, shift), vdupq_n_u32(0xFF));
+}
+
+// Calls body(i) for blocks of 4 of n, the last one overlapping its neighbour; false if n is less than a block.
+template <typename Body>
+bool for_blocks_of_4(int n, const Body& body) {
+  if (n < 4) return false;
+  int i = 0;
+  for (; i + 4 <= n; i += 4) body(i);
+  if (i < n) body(n - 4);
+  return true;
+}
+
+void planar_float32(const std::uint8_t* pixels, int n, int byte, const LevelToFloat& map, float* out) {
+  const FloatMap to_real(map);
+  const int32x4_t shift = vdupq_n_s32(-8 * byte);
+  const auto body = [&](int i) { vst1q_f32(out + i, to_real(channel_levels(pixels + 4 * i, shift))); };
+  if (for_blocks_of_4(n, body)) return;
+  for (int i = 0; i < n; ++i) out[i] = to_float(pixels[4 * i + byte], map);
+}
+
+void planar_float16(const std::uint8_t* pixels, int n, int byte, const LevelToFloat& map, std::uint16_t* out) {
+  const FloatMap to_real(map);
+  const int32x4_t shift = vdupq_n_s32(-8 * byte);
+  const auto half = [](float32x4_t real) { return vreinterpret_u16_f16(vcvt_f16_f32(real)); };
+  const auto body = [&](int i) { vst1_u16(out + i, half(to_real(channel_levels(pixels + 4 * i, shift)))); };
+  if (for_blocks_of_4(n, body)) return;
+  for (int i = 0; i < n; ++i) out[i] = vget_lane_u16(half(vdupq_n_f32(to_float(pixels[4 * i + byte], map))), 0);
+}
+
+void planar_uint8(const std::uint8_t* pixels, int n, int byte, std::uint8_t flip, std::uint8_t* out) {
+  const uint8x16_t flips = vdupq_n_u8(flip);
+  int i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const uint8x16x4_t pixel = vld4q_u8(pixels + 4 * i);
+    const uint8x16_t level = byte == 0   ? pixel.val[0]
+                             : byte == 1 ? pixel.val[1]
+                             : byte == 2 ? pixel.val[2]
+                                         : pixel.val[3];
+    vst1q_u8(out + i, veorq_u8(level, flips));
+  }
+  planar_uint8_from(i, pixels, n, byte, flip, out);
+}
+
+// Four pixels to 12 bytes, the last 4 of the 16 zero.
+uint8x16_t packing_shuffle(const ChannelOrder& order) {
+  std::uint8_t shuffle[16];
+  for (int k = 0; k < 16; ++k) shuffle[k] = k < 12 ? static_cast<std::uint8_t>(k / 3 * 4 + order.byte[k % 3]) : 255;
+  return vld1q_u8(shuffle);
+}
+
+void packed_uint8(const std::uint8_t* pixels, int n, const ChannelOrder& order, std::uint8_t flip, std::uint8_t* out) {
+  const uint8x16_t shuffle = packing_shuffle(order);
+  const uint8x16_t flips = vdupq_n_u8(flip);
+  int i = 0;
+  for (; 3 * i + 16 <= 3 * n; i += 4)  // stores 16 bytes, 12 of them final
+    vst1q_u8(out + 3 * i, veorq_u8(vqtbl1q_u8(vld1q_u8(pixels + 4 * i), shuffle), flips));
+  packed_uint8_from(i, pixels, n, order, flip, out);
+}
+
+void packed_float32(const std::uint8_t* pixels, int n, const ChannelOrder& order, const LevelToFloat* maps,
+                    float* out) {
+  const FloatMap to_real[3] = {FloatMap(maps[0]), FloatMap(maps[1]), FloatMap(maps[2])};
+  const int32x4_t shifts[3] = {vdupq_n_s32(-8 * order.byte[0]), vdupq_n_s32(-8 * order.byte[1]),
+                               vdupq_n_s32(-8 * order.byte[2])};
+  const auto body = [&](int i) {
+    float32x4x3_t real;
+    for (int c = 0; c < 3; ++c) real.val[c] = to_real[c](channel_levels(pixels + 4 * i, shifts[c]));
+    vst3q_f32(out + 3 * i, real);
+  };
+  if (for_blocks_of_4(n, body)) return;
+  for (int i = 0; i < n; ++i)
+    for (int c = 0; c < 3; ++c) out[3 * i + c] = to_float(pixels[4 * i + order.byte[c]], maps[c]);
+}
+
+}  // namespace
+
+const LetterboxKernels& letterbox_kernels_neon() {
+  static constexpr LetterboxKernels kKernels = {
+      blend_rows,     weigh_rows,     sample_columns, copy_columns,   yuv_to_pixels_any, pixels_to_gray_any,
+      planar_float32, planar_float16, planar_uint8,   packed_float32, packed_uint8,
+  };
+  return kKernels;
+}
+
+}  // namespace edgepose
