@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 import numpy as np
 
 from edgepose.contract import PeopleSpec
+from edgepose.options import unknown_option
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -60,10 +61,9 @@ class Person:
 
     def keypoint(self, name: str) -> tuple[float, float, float]:
         """(x, y, score) of the keypoint of that name. Raises KeyError, naming the nearest one, if there is none."""
-        try:
-            i = self.keypoint_names.index(name)
-        except ValueError:
-            raise KeyError(_unknown("keypoint", name, self.keypoint_names)) from None
+        if name not in self.keypoint_names:
+            raise KeyError(unknown_option(name, self.keypoint_names, "keypoint"))
+        i = self.keypoint_names.index(name)
         return float(self.keypoints[i, 0]), float(self.keypoints[i, 1]), float(self.keypoint_scores[i])
 
 
@@ -261,7 +261,7 @@ class PoseResult:
         names = self.people.class_names
         if isinstance(wanted, str):
             if wanted not in names:
-                raise ValueError(_unknown("class", wanted, names))
+                raise ValueError(unknown_option(wanted, names, "class"))
             return names.index(wanted)
         if not 0 <= wanted < len(names):
             raise ValueError(f"class id {wanted} is not one of 0 to {len(names) - 1} ({', '.join(names)})")
@@ -296,22 +296,22 @@ class PoseResult:
 
     def summary(self, kpt_conf: float = 0.5) -> str:
         """A text table for people, one line a person; `kpt_conf`: the score from which a keypoint counts as seen."""
-        from edgepose import formats
+        from edgepose import result_formats
 
-        return formats.summary(self, kpt_conf)
+        return result_formats.summary(self, kpt_conf)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready dict of everything (docs/results.md); `from_dict` makes an equal result of it."""
-        from edgepose import formats
+        from edgepose import result_formats
 
-        return formats.to_dict(self)
+        return result_formats.to_dict(self)
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> PoseResult:
         """The result that `to_dict` wrote. Raises ValueError saying which field is wrong."""
-        from edgepose import formats
+        from edgepose import result_formats
 
-        return formats.from_dict(document)
+        return result_formats.from_dict(document)
 
     def to_json(self, indent: int | None = None) -> str:
         """`to_dict` as JSON text, on one line unless `indent` is given."""
@@ -328,29 +328,29 @@ class PoseResult:
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One flat dict a person, as pandas.DataFrame and polars.DataFrame take them; columns: docs/results.md."""
-        from edgepose import formats
+        from edgepose import result_formats
 
-        return formats.to_rows(self)
+        return result_formats.to_rows(self)
 
     def to_csv(self, header: bool = True) -> str:
         """The rows of `to_rows` as CSV text (RFC 4180), with or without the line of column names."""
-        from edgepose import formats
+        from edgepose import result_formats
 
-        return formats.to_csv(self, header)
+        return result_formats.to_csv(self, header)
 
     def to_coco(self, image_id: int | str, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
         """COCO keypoint results, one dict a person: image_id, category_id, bbox (x, y, width, height), keypoints
         (x, y, keypoint score, …) and score. category_ids: COCO's id of each class; class id + 1 (person: 1) if None.
         """
-        from edgepose import formats
+        from edgepose import result_formats
 
-        return formats.to_coco(self, image_id, category_ids)
+        return result_formats.to_coco(self, image_id, category_ids)
 
     def to_supervision(self) -> Any:
         """As `supervision.KeyPoints`. Raises ImportError where supervision is not installed."""
-        from edgepose import formats
+        from edgepose import result_formats
 
-        return formats.to_supervision(self)
+        return result_formats.to_supervision(self)
 
     @overload
     def plot(self, image: None = None, **options: Any) -> NDArray[np.uint8]: ...
@@ -379,11 +379,3 @@ def _frozen(array: ArrayLike, dtype: np.dtype[Any]) -> NDArray[Any]:
     view = array.view() if type(array) is np.ndarray and array.dtype is dtype else np.array(array, dtype)
     view.setflags(write=False)
     return view
-
-
-def _unknown(what: str, got: str, known: Sequence[str]) -> str:
-    import difflib
-
-    nearest = difflib.get_close_matches(got, known, n=1)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"known: {', '.join(known) or 'none'}"
-    return f"unknown {what} {got!r}; {hint}"
