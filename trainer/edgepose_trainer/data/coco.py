@@ -43,18 +43,14 @@ def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
 def read_coco(path: str | os.PathLike[str], kpt_shape: tuple[int, int], names: Sequence[str]) -> dict[str, CocoPicture]:
     """file_name -> picture with its labels. Categories are matched to `names`; where none matches, by their order.
 
-    Crowd regions (iscrowd) and annotations without keypoints are not people one can learn from: they are left out.
+    Crowd regions (iscrowd) are left out. People without labelled keypoints are kept: they are people all the same.
     Boxes are clipped to the picture, as COCO's own run over it by rounding.
     """
     document = read_document(path)
     classes = _classes(document["categories"], names, path)
     by_picture: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for annotation in document["annotations"]:
-        if (
-            not annotation.get("iscrowd")
-            and annotation.get("num_keypoints", 1)
-            and annotation.get("category_id") in classes
-        ):
+        if not annotation.get("iscrowd") and annotation.get("category_id") in classes:
             by_picture[annotation.get("image_id")].append(annotation)
     pictures = {}
     for image in document["images"]:

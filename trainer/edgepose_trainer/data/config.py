@@ -328,12 +328,12 @@ def _unknown(value: Any, count: int, keypoint_names: Sequence[str], where: str) 
 def _downloads(value: Any, base: Path, path: Any, where: str) -> tuple[Download, ...]:
     root = (base / str(path)).resolve() if isinstance(path, str) else base
     return tuple(
-        _download(item, root, f"{where}: download")
+        _download(item, root, base, f"{where}: download")
         for item in (value if isinstance(value, list) else [value] if value else [])
     )
 
 
-def _download(item: Any, root: Path, where: str) -> Download:
+def _download(item: Any, root: Path, base: Path, where: str) -> Download:
     item = {"url": item} if isinstance(item, str) else item
     if not isinstance(item, Mapping):
         raise ValueError(f"{where} must be a URL or a mapping with url, into, size, sha256, got {item!r:.80}")
@@ -345,7 +345,10 @@ def _download(item: Any, root: Path, where: str) -> Download:
         raise ValueError(f"{where}: size must be the number of bytes, got {size!r}")
     if sha256 is not None and (not isinstance(sha256, str) or len(sha256) != 64):
         raise ValueError(f"{where}: sha256 must be 64 hexadecimal digits, got {sha256!r}")
-    return Download(url, (root / str(item.get("into") or ".")).resolve(), size, sha256.lower() if sha256 else None)
+    into = (root / str(item.get("into") or ".")).resolve()
+    if not into.is_relative_to(base.resolve()):
+        raise ValueError(f"{where}: into leads out of {base}, got {item.get('into')!r}")
+    return Download(url, into, size, sha256.lower() if sha256 else None)
 
 
 def _set_to_dict(value: SetConfig) -> dict[str, Any]:

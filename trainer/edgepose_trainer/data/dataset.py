@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from edgepose_trainer.data import augment as aug
 from edgepose_trainer.data.augment import AugmentConfig, People
 from edgepose_trainer.data.config import DataConfig
+from edgepose_trainer.data.download import download_dataset
 from edgepose_trainer.data.labels import PictureLabels
 from edgepose_trainer.data.pictures import CacheMode, PictureStore, read_picture
 from edgepose_trainer.data.scan import Problem, SplitScan, scan_split
@@ -84,6 +85,7 @@ class PoseDataset(torch.utils.data.Dataset[Batch]):
         self.paths = [str(p) for scan in scans for p in scan.pictures]
         self.problems: list[Problem] = [p for scan in scans for p in scan.problems]
         answers = [a for scan in scans for a in scan.checked]
+        self.digests = [a.digest for a in answers]
         self.sizes = np.array([(a.height, a.width) for a in answers], np.int64).reshape(-1, 2)
         self._set_labels([a.labels for a in answers if a.labels is not None])
         counts = [len(scan.pictures) for scan in scans]
@@ -105,7 +107,8 @@ class PoseDataset(torch.utils.data.Dataset[Batch]):
         for row, part in zip(unknown, self.data.sets, strict=True):
             row[list(part.unknown_keypoints)] = True
         per_person = unknown[np.repeat(self.set_of, np.diff(self.offsets))]
-        self.known = ~(per_person & (self.keypoints[..., 2] == 0))
+        nothing = ~(self.keypoints[..., 2] > 0).any(1, keepdims=True)  # a box alone says nothing about its points
+        self.known = ~((per_person | nothing) & (self.keypoints[..., 2] == 0))
 
     def _set_mosaic_partners(self) -> None:
         """Pictures share a mosaic with others of the same background weight, which then holds for the whole of it."""
@@ -127,6 +130,10 @@ class PoseDataset(torch.utils.data.Dataset[Batch]):
         """The labels of a picture, relative to the file's picture."""
         part = slice(self.offsets[index], self.offsets[index + 1])
         return PictureLabels(self.cls[part], self.boxes[part], self.keypoints[part])
+
+    def picture(self, index: int) -> UInt8:
+        """The whole picture of the file, (H, W, 3) RGB."""
+        return read_picture(Path(self.paths[index]))
 
     def order(self) -> NDArray[np.int64]:
         """Picture numbers in the order they are fed when nothing is shuffled: as found, or by aspect for `rect`."""
@@ -291,8 +298,10 @@ def build_dataset(
     letterboxed pictures (validation). cache: "ram" (or True), "disk", or False. Problems are in `.problems`.
     progress: called with (done, total) while pictures are checked. fraction: this share of each set's pictures, evenly
     picked. rect: letterboxed batches keep the pictures' aspect, padded to the stride.
+    A dataset that is not there and says where it can be had is downloaded first.
     Raises FileNotFoundError or ValueError where the split is not there or nothing in it is usable.
     """
+    download_dataset(data)
     if rect and augment is not None:
         raise ValueError("rect is for letterboxed pictures: augmented ones are square")
     scans = [_share(scan, fraction) for scan in scan_split(data, split, progress)]

@@ -125,8 +125,7 @@ def _expand(data: DataConfig, entry: Path, root: Path) -> Iterator[str]:
     elif glob.has_magic(text):
         yield from sorted(p for p in glob.glob(text, recursive=True) if os.path.splitext(p)[1].lower() in ENDINGS)
     else:
-        hint = "; it can be downloaded: download_dataset(), or download=true" if data.downloads else ""
-        raise FileNotFoundError(f"{data.source} names {text}, which is not there{hint}")
+        raise FileNotFoundError(f"{data.source} names {text}, which is not there")
 
 
 def _pictures_below(folder: str) -> Iterator[str]:
