@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from mmap import ACCESS_READ, mmap
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from edgepose.contract import INPUT_DTYPES, ModelSpec, PeopleSpec
-from edgepose.formats.detect import ModelFile, identify
-from edgepose.formats.files import parse_json, read_bounded, write_atomically
+from edgepose.modelfiles.detect import ModelFile, identify
+from edgepose.modelfiles.files import parse_json, read_bounded, write_atomically
 
 if TYPE_CHECKING:
     from edgepose.backends.base import Backend
@@ -24,8 +25,7 @@ SIDECAR_SUFFIX = ".edgepose.json"
 SpecSource = Literal["edgepose", "ultralytics", "tensors", "user"]
 
 
-@dataclass(frozen=True, slots=True)
-class Artifact:
+class Artifact(NamedTuple):
     """An open model. spec.outputs are in the order of backend.outputs and of what backend.infer() gives.
 
     source: where the spec comes from: "edgepose" or "ultralytics" metadata in the file, the model's "tensors", or the
@@ -105,15 +105,15 @@ def write_spec(path: str | os.PathLike[str], spec: ModelSpec) -> None:
         write_atomically(sidecar_path(path), [text.encode()])
         return
     if file.format == "onnx":
-        from edgepose.formats import onnx
+        from edgepose.modelfiles import onnx
 
         onnx.write_properties(file.path, {KEY: text})
     elif file.format == "openvino":
-        from edgepose.formats import openvino
+        from edgepose.modelfiles import openvino
 
         openvino.write_rt_info(file.path, text)
     else:
-        from edgepose.formats import tflite
+        from edgepose.modelfiles import tflite
 
         tflite.write_member(file.path, MEMBER, text.encode())
 
@@ -141,7 +141,7 @@ def _read_metadata(file: ModelFile) -> tuple[Literal["edgepose", "ultralytics"],
 
 
 def _read_onnx(file: ModelFile) -> tuple[str | None, Any]:
-    from edgepose.formats import onnx, ultralytics
+    from edgepose.modelfiles import onnx, ultralytics
 
     properties = onnx.read_properties(file.path)
     foreign = ultralytics.looks_like_ultralytics(properties)
@@ -149,33 +149,32 @@ def _read_onnx(file: ModelFile) -> tuple[str | None, Any]:
 
 
 def _read_openvino(file: ModelFile) -> tuple[str | None, Any]:
-    from edgepose.formats import openvino, ultralytics
+    from edgepose.modelfiles import openvino, ultralytics
 
     text = openvino.read_rt_info(file.path)
     beside = os.path.join(os.path.dirname(file.path), "metadata.yaml")
     if text is not None or not os.path.isfile(beside):
         return text, None
-    from edgepose.formats.yaml import parse_yaml
+    from edgepose.modelfiles.yaml import parse_yaml
 
     metadata = parse_yaml(read_bounded(beside), beside)
     return None, metadata if ultralytics.looks_like_ultralytics(metadata) else None
 
 
 def _read_tflite(file: ModelFile) -> tuple[bytes | None, Any]:
-    from edgepose.formats import tflite, ultralytics
+    from edgepose.modelfiles import tflite, ultralytics
 
-    with open(file.path, "rb") as opened:
-        data = opened.read()
-    members = tflite.read_members(data)
-    if MEMBER in members:
-        return tflite.read_member(data, members[MEMBER]), None
-    metadata = _foreign_tflite_metadata(file, data, members)
+    with open(file.path, "rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as data:
+        members = tflite.read_members(data)
+        if MEMBER in members:
+            return tflite.read_member(data, members[MEMBER]), None
+        metadata = _foreign_tflite_metadata(file, data, members)
     return None, metadata if ultralytics.looks_like_ultralytics(metadata) else None
 
 
-def _foreign_tflite_metadata(file: ModelFile, data: bytes, members: Mapping[str, Any]) -> Any:
-    from edgepose.formats import tflite
-    from edgepose.formats.literal import parse_literal
+def _foreign_tflite_metadata(file: ModelFile, data: mmap, members: Mapping[str, Any]) -> Any:
+    from edgepose.modelfiles import tflite
+    from edgepose.modelfiles.literal import parse_literal
 
     if "metadata.json" in members:
         return parse_json(tflite.read_member(data, members["metadata.json"]), f"{file.given}: metadata.json")
@@ -192,13 +191,11 @@ def _foreign_tflite_metadata(file: ModelFile, data: bytes, members: Mapping[str,
 
 def _check_tflite(file: ModelFile, device: str) -> None:
     """Refuses what would end the process, or end in a riddle, inside the runtime."""
-    import mmap
-
     from edgepose.backends import tflite as backend
-    from edgepose.formats import tflite
+    from edgepose.modelfiles import tflite
     from edgepose.trial import ensure_survivable
 
-    with open(file.path, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+    with open(file.path, "rb") as opened, mmap(opened.fileno(), 0, access=ACCESS_READ) as mapped:
         try:
             compiled = tflite.EDGETPU_OP in tflite.custom_operators(mapped)
         except ValueError as error:
@@ -239,7 +236,7 @@ def _read_spec_file(path: str) -> Any:
     data = read_bounded(path)
     if data.lstrip().startswith(b"{"):
         return parse_json(data, path)
-    from edgepose.formats.yaml import parse_yaml
+    from edgepose.modelfiles.yaml import parse_yaml
 
     return parse_yaml(data, path)
 
@@ -261,7 +258,7 @@ def _resolve(
         if metadata is not None and metadata[0] == "edgepose":
             return ModelSpec.from_dict(metadata[1]), "edgepose"
         if metadata is not None:
-            from edgepose.formats.ultralytics import make_spec
+            from edgepose.modelfiles.ultralytics import make_spec
 
             return make_spec(metadata[1], inputs, outputs, normalized=file.format == "tflite"), "ultralytics"
     except ValueError as error:

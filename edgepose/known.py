@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +74,8 @@ def named_spec(name: str, inputs: Sequence[TensorSpec], outputs: Sequence[Tensor
 
 def form_to_fill(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> str:
     """A spec document for this very model, as JSON, filled in as far as its tensors say."""
+    import json
+
     spec = ModelSpec(
         input=_likely_input(inputs[0]),
         outputs=tuple(OutputSpec(output.name, "detections", dtype=output.dtype) for output in outputs),

@@ -47,9 +47,12 @@ def ensure_survivable(path: str, content: mmap | bytes, runtime: str) -> None:
 
 
 def _verdict_path(content: mmap | bytes, runtime: str) -> str:
-    from hashlib import sha256
+    try:
+        from _blake2 import blake2b  # hashlib's own, without the OpenSSL that hashlib loads with it (2 ms)
+    except ImportError:
+        from hashlib import blake2b
 
-    name = f"{sha256(content).hexdigest()}-{runtime}-{os.uname().machine}"
+    name = f"{blake2b(content, digest_size=32).hexdigest()}-{runtime}-{os.uname().machine}"
     return os.path.join(cache_folder(), "trials", name)
 
 
@@ -64,7 +67,7 @@ def _read(place: str) -> str | None:
 
 def _write(place: str, verdict: str) -> None:
     """Keeps the verdict; where the cache cannot be written the next start tries the model again."""
-    from edgepose.formats.files import write_atomically
+    from edgepose.modelfiles.files import write_atomically
 
     try:
         os.makedirs(os.path.dirname(place), exist_ok=True)

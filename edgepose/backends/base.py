@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-from edgepose.contract import Quantization
+    from edgepose.contract import Quantization
 
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
+class TensorSpec(NamedTuple):
     """One tensor as the runtime reports it. shape: None for a dynamic dimension. dtype: a numpy name.
 
     aliases: other names that the runtime has for the same tensor.
@@ -49,8 +48,7 @@ class Backend(Protocol):
         """Frees the runtime's memory; safe to call twice."""
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """How a model is to be run, as the caller asked; each runtime says in an error what it does not take.
 
     device: "auto", "cpu", or what the runtime offers. threads: None is the runtime's own default. precision: None is

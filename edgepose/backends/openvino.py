@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgepose.backends.base import (
     Options,
@@ -17,6 +16,9 @@ from edgepose.backends.base import (
     unsupported_precision,
 )
 from edgepose.backends.quiet import quiet_stderr
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 NAME = "openvino"
 

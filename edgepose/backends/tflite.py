@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgepose.backends.base import (
     Options,
@@ -18,6 +17,9 @@ from edgepose.backends.base import (
 )
 from edgepose.backends.quiet import quiet_stderr
 from edgepose.contract import Quantization
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 NAME = "tflite"
 

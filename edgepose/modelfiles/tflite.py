@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from mmap import mmap
 from typing import NamedTuple
 
-from edgepose.formats.files import MAX_METADATA, write_atomically
+from edgepose.modelfiles.files import MAX_METADATA, write_atomically
 
-IDENTIFIER = b"TFL3"
 EDGETPU_OP = "edgetpu-custom-op"
 
 _MAX_OPERATORS = 10_000
@@ -34,10 +33,6 @@ class Member(NamedTuple):
     method: int
     packed: int
     size: int
-
-
-def starts_like_tflite(head: bytes) -> bool:
-    return head[4:8] == IDENTIFIER
 
 
 def custom_operators(data: Buffer) -> list[str]:

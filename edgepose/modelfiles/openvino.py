@@ -9,22 +9,13 @@ from __future__ import annotations
 import os
 import re
 
-from edgepose.formats.files import MAX_METADATA, write_atomically
+from edgepose.modelfiles.files import MAX_METADATA, write_atomically
 
 KEY = "edgepose"
 
 _ENTRY = re.compile(rb'[ \t]*<edgepose value="([^"<]*)"\s*/>\n?')
 _REFERENCE = re.compile(r"&(?:#(\d{1,7})|#x([0-9a-fA-F]{1,6})|(amp|lt|gt|quot|apos));")
 _ENTITIES = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
-
-
-def starts_like_ir(head: bytes) -> bool:
-    """Whether a file that begins so is an OpenVINO IR, or another XML (its error comes from the reading)."""
-    return head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"<?xml", b"<net"))
-
-
-def weights_of(xml_path: str) -> str:
-    return os.path.splitext(xml_path)[0] + ".bin"
 
 
 def read_rt_info(path: str) -> str | None:

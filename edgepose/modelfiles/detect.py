@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Literal, NoReturn
-
-from edgepose.formats.onnx import starts_like_onnx
-from edgepose.formats.openvino import starts_like_ir, weights_of
-from edgepose.formats.tflite import starts_like_tflite
+from typing import Literal, NamedTuple, NoReturn
 
 Format = Literal["onnx", "openvino", "tflite"]
+
+_ONNX_FIELDS = (2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26)
 
 EXPECTED = "expected a pose model: an .onnx file, an OpenVINO folder or .xml file, or a .tflite file"
 
@@ -35,8 +32,7 @@ _OTHER_FOLDERS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFile:
+class ModelFile(NamedTuple):
     """A model on disk. path: the file that the runtime opens (of OpenVINO the .xml); given: what the caller named."""
 
     path: str
@@ -68,6 +64,20 @@ def _format_of_file(path: str) -> Format:
     _refuse(path, head)
 
 
+def starts_like_tflite(head: bytes) -> bool:
+    return head[4:8] == b"TFL3"
+
+
+def starts_like_ir(head: bytes) -> bool:
+    """Whether a file that begins so is an OpenVINO IR, or another XML (`_check_ir_pair` tells the two apart)."""
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"<?xml", b"<net"))
+
+
+def starts_like_onnx(head: bytes) -> bool:
+    """Whether a file that begins so can be an ONNX ModelProto: a small ir_version, then another of its fields."""
+    return len(head) >= 3 and head[0] == 0x08 and head[1] < 0x80 and head[2] >> 3 in _ONNX_FIELDS
+
+
 def _head(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
@@ -94,7 +104,7 @@ def _nearby(path: str) -> str:
 def _check_ir_pair(path: str, head: bytes) -> None:
     if b"<net" not in head:
         raise ValueError(f"{path}: got an XML file that is not an OpenVINO model (no <net> at its start), {EXPECTED}")
-    weights = weights_of(path)
+    weights = os.path.splitext(path)[0] + ".bin"
     if not os.path.isfile(weights):
         raise ValueError(f"{path}: got an OpenVINO .xml without its weights, expected {weights} beside it")
     if os.path.getsize(weights) == 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from typing import Any, NoReturn
@@ -24,6 +23,8 @@ def parse_json(data: bytes | str, where: str) -> Any:
     """JSON as data: bounded in size and depth, UTF-8, no NaN or infinity. Errors name `where`."""
     if len(data) > MAX_METADATA:
         raise ValueError(f"{where}: got {len(data)} bytes of JSON, expected at most {MAX_METADATA}")
+    import json
+
     try:
         return json.loads(data, parse_constant=_refuse_constant)
     except RecursionError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgepose.formats.files import MAX_METADATA
+from edgepose.modelfiles.files import MAX_METADATA
 
 
 def parse_yaml(data: bytes, where: str) -> Any:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgepose.contract import DecoderSpec, InputSpec, ModelSpec, OutputSpec, PeopleSpec, ResizeSpec
-from edgepose.formats.literal import parse_literal
 
 if TYPE_CHECKING:
     from edgepose.backends.base import TensorSpec
@@ -27,6 +26,8 @@ def looks_like_ultralytics(metadata: object) -> bool:
 
 def parse_properties(properties: Mapping[str, str]) -> dict[str, Any]:
     """ONNX properties with the literals among them parsed. Raises ValueError where one is not a literal."""
+    from edgepose.modelfiles.literal import parse_literal
+
     parsed: dict[str, Any] = dict(properties)
     for key in _PARSED:
         if key in properties:

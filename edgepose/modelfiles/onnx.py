@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
-from edgepose.formats.files import MAX_METADATA, write_atomically
+from edgepose.modelfiles.files import MAX_METADATA, write_atomically
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _GRAPH, _METADATA = 7, 14
@@ -24,11 +24,6 @@ class _Field(NamedTuple):
     start: int  # of the tag
     payload: int  # of the content
     end: int
-
-
-def starts_like_onnx(head: bytes) -> bool:
-    """Whether a file that begins so can be a serialized ModelProto: a small ir_version, then another known field."""
-    return len(head) >= 3 and head[0] == 0x08 and head[1] < 0x80 and head[2] >> 3 in _WIRE_TYPES
 
 
 def read_properties(path: str) -> dict[str, str]:
