@@ -225,7 +225,7 @@ def _missing(path: Path) -> str:
         message += (
             ". edgepose downloads no weights. Ultralytics' own are at https://github.com/ultralytics/assets/releases, "
             "under AGPL-3.0 (or their paid licence), which reaches what is built with them. Fetch the file yourself if "
-            "that suits you. edgepose brings a model of its own, free to use (PoseRunner() and `edgepose predict` take it "
-            f"where no model is named), and trains from scratch with model={path.stem.split('-')[0]}-pose.yaml"
+            "that suits you. edgepose brings a model of its own, free to use (PoseRunner() and `edgepose predict` take "
+            f"it where none is named), and trains from scratch with model={path.stem.split('-')[0]}-pose.yaml"
         )
     return message

@@ -69,7 +69,7 @@ def _layer_flops(network: PoseNetwork, imgsz: int) -> list[int]:
 
 
 def _decode_multiply_adds(network: PoseNetwork, imgsz: int) -> int:
-    """A cell takes one for each side of its box (times stride), two for each coordinate (2 raw + cell, times stride)."""
+    """One for each side of a cell's box (times stride), two for each coordinate (2 raw + cell, times stride)."""
     cells = sum((imgsz // stride) ** 2 for stride in network.strides)
     return cells * (4 + 2 * 2 * network.kpt_shape[0])
 
