@@ -405,7 +405,8 @@ def build_numpy(target: Any, state: Any) -> bool:
         return False
     checked = _array(shape, dtype, bool(fortran), data)
     # In place: the memo may already hold this array. Everything in the state was checked just before.
-    target.__setstate__((1, checked.shape, checked.dtype, np.False_, checked.tobytes()))
+    # (the stub asks for a numpy bool, which numpy itself refuses)
+    target.__setstate__((1, checked.shape, checked.dtype, False, checked.tobytes()))  # type: ignore[arg-type]
     return True
 
 
