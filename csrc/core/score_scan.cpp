@@ -22,7 +22,7 @@ int lowest_passing(float real, const Quantization& quantization, int first_store
 class Scan {
  public:
   Scan(const ScoreMap& map, const Quantization& quantization, const ScoreThreshold& threshold,
-       const DecodeKernels& kernels, ScanBuffers& buffers, std::vector<Candidate>& out)
+       const DecodeKernels& kernels, ScanBuffers& buffers, std::vector<ScoredCell>& out)
       : map_(map),
         reader_(*map.tensor, quantization),
         dtype_(map.tensor->dtype),
@@ -112,12 +112,13 @@ class Scan {
   void append(std::size_t cell) {
     const std::size_t class_stride = map_.classes_last ? 1 : map_.num_cells;
     const std::size_t first = map_.first + cell * (map_.classes_last ? map_.num_classes : 1);
-    Candidate best{map_.first_anchor + static_cast<std::uint32_t>(cell), 0, reader_[first]};
-    for (std::size_t c = 1; c < map_.num_classes; ++c) {
+    std::int32_t best_class = 0;
+    float best = -std::numeric_limits<float>::infinity();
+    for (std::size_t c = 0; c < map_.num_classes; ++c) {
       const float value = reader_[first + c * class_stride];
-      if (value > best.score || std::isnan(best.score)) best = {best.anchor, static_cast<std::int32_t>(c), value};
+      if (value > best) best = value, best_class = static_cast<std::int32_t>(c);
     }
-    if (std::isfinite(best.score)) out_.push_back(best);
+    if (std::isfinite(best)) out_.push_back({static_cast<std::uint32_t>(cell), best_class, best});
   }
 
   const ScoreMap& map_;
@@ -126,7 +127,7 @@ class Scan {
   const ScoreThreshold& threshold_;
   const DecodeKernels& kernels_;
   ScanBuffers& buffers_;
-  std::vector<Candidate>& out_;
+  std::vector<ScoredCell>& out_;
 };
 
 }  // namespace
@@ -137,7 +138,7 @@ ScoreThreshold::ScoreThreshold(float real, const Quantization& quantization)
       lowest_uint8_(lowest_passing(real, quantization, 0)) {}
 
 void scan_scores(const ScoreMap& map, const Quantization& quantization, const ScoreThreshold& threshold,
-                 const DecodeKernels& kernels, ScanBuffers& buffers, std::vector<Candidate>& out) {
+                 const DecodeKernels& kernels, ScanBuffers& buffers, std::vector<ScoredCell>& out) {
   Scan(map, quantization, threshold, kernels, buffers, out).run();
 }
 

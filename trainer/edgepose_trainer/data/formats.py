@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+import edgepose_trainer.safe_pickle as safe_pickle
 from edgepose_trainer.data.files import write_whole
 from edgepose_trainer.data.labels import (
     PictureLabels,
@@ -52,11 +53,9 @@ def read_pickle(path: Path, kpt_shape: tuple[int, int], num_classes: int) -> Pic
 
     Read by a restricted unpickler that builds arrays and plain data only. Raises ValueError.
     """
-    from edgepose_trainer import safe_pickle
-
     try:
-        document = safe_pickle.load(path)
-    except Exception as error:
+        document = safe_pickle.load(path, max_bytes=MAX_LABEL_BYTES)
+    except ValueError as error:
         raise ValueError(f"not a pickle of plain arrays: {error}") from None
     if not isinstance(document, dict) or set(document) != set(PICKLE_KEYS):
         raise ValueError(f"the pickle must hold a dict with {', '.join(PICKLE_KEYS)}")

@@ -81,6 +81,8 @@ def _refuse(wrong: Any, reason: str) -> None:
 
 def drop_duplicates(labels: PictureLabels) -> tuple[PictureLabels, int]:
     """Labels without repeated rows, in their order, and how many were dropped."""
+    if len(labels) < 2:
+        return labels, 0
     rows = np.concatenate([labels.cls[:, None], labels.boxes, labels.keypoints.reshape(len(labels), -1)], 1)
     keep = np.sort(np.unique(rows, axis=0, return_index=True)[1])
     if len(keep) == len(labels):
