@@ -38,18 +38,28 @@ inline void weigh_rows_from(int begin, const std::uint8_t* const* rows, const st
   }
 }
 
+// One channel of one output column, times 2^14 and the row's fraction.
+template <int kChannels>
+std::int32_t sample_channel(const std::int16_t* source, const std::int16_t* weights, int tap_pairs) {
+  constexpr int kLanes = kChannels == 1 ? 1 : 4;
+  std::int32_t sum = 0;
+  for (int pair = 0; pair < tap_pairs; ++pair, source += 2 * kChannels, weights += 2 * kLanes)
+    sum += weights[0] * source[0] + weights[1] * source[kChannels];
+  return sum;
+}
+
 template <int kChannels>
 void sample_columns_from(int i, const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels) {
   constexpr int kLanes = kChannels == 1 ? 1 : 4;
   constexpr int kShift = kWeightBits + kRowFractionBits;
   for (; i < table.columns; ++i) {
-    const std::int16_t* source = row + table.offsets[i];
     const std::int16_t* weights = table.weights + static_cast<std::ptrdiff_t>(i) * table.tap_pairs * kLanes * 2;
-    std::int32_t sums[4] = {};
-    for (int pair = 0; pair < table.tap_pairs; ++pair, source += 2 * kChannels, weights += kLanes * 2)
-      for (int c = 0; c < kChannels; ++c) sums[c] += weights[0] * source[c] + weights[1] * source[c + kChannels];
-    for (int c = 0; c < 4; ++c)
-      pixels[4 * i + c] = static_cast<std::uint8_t>((sums[kChannels == 1 ? 0 : c] + (1 << (kShift - 1))) >> kShift);
+    std::uint8_t level[4] = {};
+    for (int c = 0; c < kChannels; ++c) {
+      const std::int32_t sum = sample_channel<kChannels>(row + table.offsets[i] + c, weights, table.tap_pairs);
+      level[c] = static_cast<std::uint8_t>((sum + (1 << (kShift - 1))) >> kShift);
+    }
+    for (int c = 0; c < 4; ++c) pixels[4 * i + c] = level[kChannels == 1 ? 0 : c];
   }
 }
 

@@ -1,7 +1,7 @@
 #include <arm_neon.h>
 
-#include "core/letterbox_kernels.inl"
 #include "core/letterbox_kernels.hpp"
+#include "core/letterbox_kernels.inl"
 
 namespace edgepose {
 namespace {

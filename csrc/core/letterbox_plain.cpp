@@ -1,5 +1,5 @@
-#include "core/letterbox_kernels.inl"
 #include "core/letterbox_kernels.hpp"
+#include "core/letterbox_kernels.inl"
 
 namespace edgepose {
 namespace {

@@ -59,9 +59,10 @@ def levels(image: Picture, out: tuple[int, int] = (64, 64), **options: Any) -> P
     """The letterbox's uint8 levels, (out_height, out_width, 3 or 1), BGR unless said."""
     call = {key: options.pop(key) for key in ("format", "roi") if key in options}
     options = {"layout": "NHWC", "color": "BGR", "std": (1.0,)} | options
-    target = np.full((1, *out, 1 if options["color"] == "GRAY" else 3), 7, np.uint8)
+    target: Picture = np.full((1, *out, 1 if options["color"] == "GRAY" else 3), 7, np.uint8)
     _core.Letterbox(**options)(image, target, **call)
-    return target[0]
+    levels_of_picture: Picture = target[0]
+    return levels_of_picture
 
 
 def difference(a: NDArray[Any], b: NDArray[Any]) -> int:
