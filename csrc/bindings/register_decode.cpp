@@ -36,45 +36,68 @@ DType dtype_of(const py::array& array, std::size_t index) {
                         ", expected float32, float16, int8 or uint8");
 }
 
-// The model's outputs with the arrays that own their memory. A strided or misaligned array is copied.
+// The model's outputs, kept alive while their memory is read. A strided or misaligned array is copied.
 struct Outputs {
-  std::vector<py::array> arrays;
+  py::object sequence;
+  std::vector<py::object> copies;
   std::vector<Tensor> tensors;
 
-  explicit Outputs(const py::sequence& outputs) {
-    const std::size_t count = outputs.size();
-    arrays.reserve(count);
+  explicit Outputs(const py::handle& outputs)
+      : sequence(py::reinterpret_steal<py::object>(PySequence_Fast(outputs.ptr(), "outputs is not a sequence"))) {
+    if (!sequence) throw py::error_already_set();
+    const std::size_t count = static_cast<std::size_t>(PySequence_Fast_GET_SIZE(sequence.ptr()));
     tensors.reserve(count);
-    for (std::size_t i = 0; i < count; ++i) add(outputs[i], i);
+    for (std::size_t i = 0; i < count; ++i) add(PySequence_Fast_GET_ITEM(sequence.ptr(), i), i);
   }
 
  private:
-  void add(py::object object, std::size_t index) {
+  void add(py::handle object, std::size_t index) {
     if (!py::isinstance<py::array>(object))
       throw py::type_error("output " + std::to_string(index) + " is a " +
                            std::string(py::str(py::type::of(object).attr("__name__"))) + ", expected a numpy array");
-    py::array array = py::reinterpret_steal<py::array>(object.release());
+    py::array array = py::reinterpret_borrow<py::array>(object);
     Tensor tensor;
     tensor.dtype = dtype_of(array, index);
     constexpr int kWanted = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-    if ((array.flags() & kWanted) != kWanted) array = py::array::ensure(array, kWanted);
+    if ((array.flags() & kWanted) != kWanted) {
+      array = py::array::ensure(array, kWanted);
+      if (!array) throw py::error_already_set();
+      copies.push_back(array);
+    }
     if (array.ndim() > static_cast<py::ssize_t>(tensor.shape.size()))
       throw py::value_error("output " + std::to_string(index) + " has " + std::to_string(array.ndim()) +
                             " dimensions, expected at most 4");
     tensor.ndim = static_cast<int>(array.ndim());
     for (int i = 0; i < tensor.ndim; ++i) tensor.shape[i] = array.shape(i);
     tensor.data = array.data();
-    arrays.push_back(std::move(array));
     tensors.push_back(tensor);
   }
 };
 
+// A new array that holds a copy; made by numpy's own call, since py::array works out strides that numpy knows.
 template <class T>
-py::array_t<T> to_numpy(const std::vector<T>& values, std::vector<py::ssize_t> shape) {
-  py::array_t<T> array(std::move(shape));
-  if (!values.empty()) std::memcpy(array.mutable_data(), values.data(), values.size() * sizeof(T));
+py::object to_numpy(const std::vector<T>& values, std::initializer_list<Py_intptr_t> shape) {
+  const auto& api = py::detail::npy_api::get();
+  py::object array = py::reinterpret_steal<py::object>(
+      api.PyArray_NewFromDescr_(api.PyArray_Type_, py::dtype::of<T>().release().ptr(), static_cast<int>(shape.size()),
+                                shape.begin(), nullptr, nullptr, 0, nullptr));
+  if (!array) throw py::error_already_set();
+  const std::size_t bytes = static_cast<std::size_t>(py::reinterpret_borrow<py::array>(array).nbytes());
+  if (bytes) std::memcpy(py::detail::array_proxy(array.ptr())->data, values.data(), bytes);
   return array;
 }
+
+// py::gil_scoped_release without its bookkeeping.
+class ReleaseGil {
+ public:
+  ReleaseGil() : state_(PyEval_SaveThread()) {}
+  ~ReleaseGil() { PyEval_RestoreThread(state_); }
+  ReleaseGil(const ReleaseGil&) = delete;
+  ReleaseGil& operator=(const ReleaseGil&) = delete;
+
+ private:
+  PyThreadState* state_;
+};
 
 // A decoder with the buffers that its calls reuse. A call that comes while another one runs gets buffers of its own.
 template <class D>
@@ -84,7 +107,7 @@ class Reusable {
   explicit Reusable(int num_keypoints, Args&&... args)
       : decoder_(std::forward<Args>(args)...), num_keypoints_(num_keypoints) {}
 
-  py::tuple call(const py::sequence& outputs, const std::array<double, 4>& transform,
+  py::tuple call(const py::object& outputs, const std::array<double, 4>& transform,
                  const std::array<std::int64_t, 2>& size) {
     if (busy_.test_and_set(std::memory_order_acquire)) {
       Workspace own;
@@ -100,7 +123,7 @@ class Reusable {
     ~Release() { flag.clear(std::memory_order_release); }
   };
 
-  py::tuple run(const py::sequence& sequence, const std::array<double, 4>& t, const std::array<std::int64_t, 2>& size,
+  py::tuple run(const py::object& sequence, const std::array<double, 4>& t, const std::array<std::int64_t, 2>& size,
                 Workspace& workspace) const {
     const Outputs outputs(sequence);
     const Transform transform{t[0], t[1], t[2], t[3]};
@@ -109,14 +132,14 @@ class Reusable {
     source_size.validate();
     decoder_.check(outputs.tensors);
     {
-      const py::gil_scoped_release release;
+      const ReleaseGil released;
       decoder_.decode(outputs.tensors, transform, source_size, workspace);
     }
     return to_tuple(workspace.detections);
   }
 
   py::tuple to_tuple(const Detections& found) const {
-    const py::ssize_t n = static_cast<py::ssize_t>(found.count), k = num_keypoints_;
+    const Py_intptr_t n = static_cast<Py_intptr_t>(found.count), k = num_keypoints_;
     return py::make_tuple(to_numpy(found.boxes, {n, 4}), to_numpy(found.scores, {n}), to_numpy(found.class_ids, {n}),
                           to_numpy(found.keypoints, {n, k, 2}), to_numpy(found.keypoint_scores, {n, k}));
   }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 
 namespace edgepose {
@@ -19,26 +20,18 @@ void check_at_least_one(const char* name, std::int64_t value) {
   if (value < 1) refuse(name, std::to_string(value), "at least 1");
 }
 
-// Takes input pixels back to the source picture.
-class SourceMap {
- public:
-  SourceMap(const Transform& t, const SourceSize& size, bool clip)
-      : scale_x_(static_cast<float>(t.scale_x)),
-        scale_y_(static_cast<float>(t.scale_y)),
-        pad_x_(static_cast<float>(t.pad_x)),
-        pad_y_(static_cast<float>(t.pad_y)),
-        width_(static_cast<float>(size.width)),
-        height_(static_cast<float>(size.height)),
-        clip_(clip) {}
+PointMap point_map(const Transform& transform, const SourceSize& size, bool clip) {
+  constexpr float kMost = std::numeric_limits<float>::max();
+  const float width = static_cast<float>(size.width), height = static_cast<float>(size.height);
+  return {{static_cast<float>(transform.pad_x), static_cast<float>(transform.pad_y)},
+          {static_cast<float>(1.0 / transform.scale_x), static_cast<float>(1.0 / transform.scale_y)},
+          {clip ? 0.0f : -kMost, clip ? 0.0f : -kMost},
+          {clip ? width : kMost, clip ? height : kMost}};
+}
 
-  float x(float value) const { return clipped((value - pad_x_) / scale_x_, width_); }
-  float y(float value) const { return clipped((value - pad_y_) / scale_y_, height_); }
-
- private:
-  float clipped(float value, float limit) const { return clip_ ? std::min(std::max(value, 0.0f), limit) : value; }
-  float scale_x_, scale_y_, pad_x_, pad_y_, width_, height_;
-  bool clip_;
-};
+float mapped(const PointMap& map, int axis, float value) {
+  return std::min(std::max((value - map.pad[axis]) * map.inverse_scale[axis], map.low[axis]), map.high[axis]);
+}
 
 class Selection {
  public:
@@ -56,8 +49,6 @@ class Selection {
       work_.boxes.reset(limit_, threshold, kernels);
     work_.kept.clear();
     work_.kept_boxes.clear();
-    const std::size_t k = static_cast<std::size_t>(options.num_keypoints);
-    work_.pose.resize(2 * k + pad_lanes(k));
   }
 
   void run() {
@@ -68,7 +59,9 @@ class Selection {
       const std::size_t n = std::min(CandidateSource::kBlock, entering_ - start);
       for (std::size_t i = 0; i < n; ++i) block[i] = work_.candidates[slot_of(work_.keys[start + i])];
       source_.boxes(block, n, boxes);
-      for (std::size_t i = 0; i < n && work_.kept.size() < limit_; ++i) offer(block[i], boxes[i]);
+      if (by_oks()) decode_poses(block, n);
+      for (std::size_t i = 0; i < n && work_.kept.size() < limit_; ++i)
+        if (is_place(boxes[i]) && survives(i, block[i], boxes[i])) keep(block[i], boxes[i]);
     }
   }
 
@@ -80,22 +73,28 @@ class Selection {
     order_by_score(work_.scores.data(), n, work_.keys, work_.spare_keys);
   }
 
-  void offer(const Candidate& candidate, const Box& box) {
-    if (!is_place(box)) return;
-    if (suppress_ && !survives(candidate, box)) return;
-    work_.kept.push_back(candidate);
-    work_.kept_boxes.push_back(box);
+  bool by_oks() const { return suppress_ && options_.nms == NmsKind::kOks; }
+
+  void decode_poses(const Candidate* block, std::size_t n) {
+    const std::size_t k = static_cast<std::size_t>(options_.num_keypoints);
+    work_.xy.resize(2 * k * CandidateSource::kBlock);
+    work_.visibility.resize(pad_lanes(k * CandidateSource::kBlock));
+    source_.poses(block, n, work_.xy.data(), work_.visibility.data());
+    for (std::size_t i = 0; i < 2 * k * n; i += 2)
+      if (!is_place(work_.xy[i]) || !is_place(work_.xy[i + 1])) work_.xy[i] = work_.xy[i + 1] = 0.0f;
   }
 
-  bool survives(const Candidate& candidate, const Box& box) {
+  bool survives(std::size_t i, const Candidate& candidate, const Box& box) {
+    if (!suppress_) return true;
     const std::int32_t class_id = options_.agnostic ? 0 : candidate.class_id;
-    if (options_.nms == NmsKind::kIou) return work_.boxes.try_keep(box, class_id);
-    float* xy = work_.pose.data();
-    const std::size_t k = static_cast<std::size_t>(options_.num_keypoints);
-    source_.keypoints(candidate, xy, xy + 2 * k);
-    for (std::size_t i = 0; i < k; ++i)
-      if (!is_place(xy[2 * i]) || !is_place(xy[2 * i + 1])) xy[2 * i] = xy[2 * i + 1] = 0.0f;
-    return work_.poses.try_keep(xy, box.area(), class_id);
+    if (!by_oks()) return work_.boxes.try_keep(box, class_id);
+    return work_.poses.try_keep(&work_.xy[2 * static_cast<std::size_t>(options_.num_keypoints) * i], box.area(),
+                                class_id);
+  }
+
+  void keep(const Candidate& candidate, const Box& box) {
+    work_.kept.push_back(candidate);
+    work_.kept_boxes.push_back(box);
   }
 
   CandidateSource& source_;
@@ -105,37 +104,42 @@ class Selection {
   std::size_t entering_ = 0, limit_ = 0;
 };
 
-void write_pose(const float* xy, const float* visibility, std::size_t k, const SourceMap& map, float* out_xy,
-                float* out_scores) {
-  for (std::size_t i = 0; i < k; ++i) {
-    const float x = map.x(xy[2 * i]), y = map.y(xy[2 * i + 1]), score = visibility[i];
-    const bool known = is_place(xy[2 * i]) && is_place(xy[2 * i + 1]) && !std::isnan(score);
-    out_xy[2 * i] = known ? x : 0.0f;
-    out_xy[2 * i + 1] = known ? y : 0.0f;
-    out_scores[i] = known ? std::min(std::max(score, 0.0f), 1.0f) : 0.0f;
+// Points that are not known become (0, 0) with score 0 in the source picture.
+void map_doubtful_points(const PointMap& map, std::size_t n, float* xy, float* scores) {
+  for (std::size_t i = 0; i < n; ++i) {
+    float* point = xy + 2 * i;
+    const bool known = is_place(point[0]) && is_place(point[1]) && !std::isnan(scores[i]);
+    point[0] = known ? mapped(map, 0, point[0]) : 0.0f;
+    point[1] = known ? mapped(map, 1, point[1]) : 0.0f;
+    scores[i] = known ? std::min(std::max(scores[i], 0.0f), 1.0f) : 0.0f;
   }
 }
 
-void write_detections(CandidateSource& source, const DecodeOptions& options, const SourceMap& map, Workspace& work) {
-  const std::size_t n = work.kept.size(), k = static_cast<std::size_t>(options.num_keypoints);
+void write_poses(CandidateSource& source, std::size_t num_keypoints, const PointMap& map, Detections& out,
+                 const std::vector<Candidate>& kept) {
+  const DecodeKernels& kernels = decode_kernels();
+  const std::size_t n = num_keypoints * out.count;
+  out.keypoints.resize(pad_lanes(2 * n));
+  out.keypoint_scores.resize(pad_lanes(n));
+  float *xy = out.keypoints.data(), *scores = out.keypoint_scores.data();
+  source.poses(kept.data(), out.count, xy, scores);
+  std::fill(out.keypoints.begin() + static_cast<std::ptrdiff_t>(2 * n), out.keypoints.end(), 0.0f);
+  std::fill(out.keypoint_scores.begin() + static_cast<std::ptrdiff_t>(n), out.keypoint_scores.end(), 0.0f);
+  if (!kernels.map_points(map, n, xy, scores)) map_doubtful_points(map, n, xy, scores);
+}
+
+void write_boxes(const PointMap& map, Workspace& work) {
   Detections& out = work.detections;
-  out.count = n;
-  out.boxes.resize(4 * n);
-  out.scores.resize(n);
-  out.class_ids.resize(n);
-  out.keypoints.resize(2 * k * n);
-  out.keypoint_scores.resize(k * n);
-  float* xy = work.pose.data();
-  float* visibility = xy + 2 * k;
-  for (std::size_t i = 0; i < n; ++i) {
-    const Candidate& candidate = work.kept[i];
+  out.boxes.resize(4 * out.count);
+  out.scores.resize(out.count);
+  out.class_ids.resize(out.count);
+  for (std::size_t i = 0; i < out.count; ++i) {
     const Box& box = work.kept_boxes[i];
-    const float corners[4] = {map.x(box.x1), map.y(box.y1), map.x(box.x2), map.y(box.y2)};
+    const float corners[4] = {mapped(map, 0, box.x1), mapped(map, 1, box.y1), mapped(map, 0, box.x2),
+                              mapped(map, 1, box.y2)};
     std::copy_n(corners, 4, &out.boxes[4 * i]);
-    out.scores[i] = candidate.score;
-    out.class_ids[i] = candidate.class_id;
-    source.keypoints(candidate, xy, visibility);
-    write_pose(xy, visibility, k, map, &out.keypoints[2 * k * i], &out.keypoint_scores[k * i]);
+    out.scores[i] = std::min(work.kept[i].score, 1.0f);
+    out.class_ids[i] = work.kept[i].class_id;
   }
 }
 
@@ -178,7 +182,10 @@ void DecodeOptions::validate() const {
 void select(CandidateSource& source, const DecodeOptions& options, const std::vector<float>& inverse_variance,
             bool suppress, const Transform& transform, const SourceSize& size, Workspace& workspace) {
   Selection(source, options, inverse_variance, suppress, workspace).run();
-  write_detections(source, options, SourceMap(transform, size, options.clip), workspace);
+  const PointMap map = point_map(transform, size, options.clip);
+  workspace.detections.count = workspace.kept.size();
+  write_boxes(map, workspace);
+  write_poses(source, static_cast<std::size_t>(options.num_keypoints), map, workspace.detections, workspace.kept);
 }
 
 }  // namespace edgepose

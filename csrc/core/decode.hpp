@@ -47,7 +47,8 @@ struct DecodeOptions {
   void validate() const;  // throws std::invalid_argument, naming the value
 };
 
-// N people: boxes 4N (x1, y1, x2, y2), scores N, class_ids N, keypoints 2KN, keypoint_scores KN.
+// N people: boxes 4N (x1, y1, x2, y2), scores N, class_ids N, keypoints 2KN, keypoint_scores KN; the last two are
+// longer, to whole vectors.
 struct Detections {
   std::size_t count = 0;
   std::vector<float> boxes, scores;
@@ -55,18 +56,11 @@ struct Detections {
   std::vector<float> keypoints, keypoint_scores;
 };
 
-struct Candidate {
-  std::uint32_t anchor;
-  std::int32_t class_id;
-  float score;
-};
-
 // The buffers of one decoding at a time, reused from frame to frame.
 struct Workspace {
   ScanBuffers scan;
-  std::vector<ScoredCell> cells;
   std::vector<Candidate> candidates;
-  std::vector<float> scores, values, distances, pose;
+  std::vector<float> scores, logits, distances, xy, visibility;  // the last two of a block, for NMS by OKS
   std::vector<std::uint64_t> keys, spare_keys;
   BoxSuppressor boxes;
   PoseSuppressor poses;
@@ -91,12 +85,12 @@ class CandidateSource {
   static constexpr std::size_t kBlock = 32;
   virtual ~CandidateSource() = default;
   virtual void boxes(const Candidate* candidates, std::size_t n, Box* out) = 0;  // n <= kBlock
-  // xy: K pairs; visibility: K scores, with room for pad_lanes(K).
-  virtual void keypoints(const Candidate& candidate, float* xy, float* visibility) = 0;
+  // xy: K pairs for each candidate; visibility: K scores for each, with room for pad_lanes(K * n).
+  virtual void poses(const Candidate* candidates, std::size_t n, float* xy, float* visibility) = 0;
 };
 
-// Where is a number that a picture can hold? False for NaN, too.
-inline bool is_place(float value) { return value >= -1e9f && value <= 1e9f; }
+// Whether a coordinate can be meant: false for NaN, too.
+inline bool is_place(float value) { return value >= -kFarthestPlace && value <= kFarthestPlace; }
 inline bool is_place(const Box& box) {
   return is_place(box.x1) && is_place(box.y1) && is_place(box.x2) && is_place(box.y2);
 }

@@ -22,9 +22,12 @@ struct Avx2 {
   static F max(F a, F b) { return _mm256_max_ps(a, b); }
   static F min(F a, F b) { return _mm256_min_ps(a, b); }
   static M less(F a, F b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
+  static M at_most(F a, F b) { return _mm256_cmp_ps(a, b, _CMP_LE_OQ); }
   static M equal(F a, F b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
   static M both(M a, M b) { return _mm256_and_ps(a, b); }
+  static M either(M a, M b) { return _mm256_or_ps(a, b); }
   static bool any(M a) { return _mm256_movemask_ps(a) != 0; }
+  static bool all(M a) { return _mm256_movemask_ps(a) == 0xff; }
   static F power_of_two(F t) {
     const __m256i bits = _mm256_slli_epi32(_mm256_castps_si256(t), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(bits, _mm256_set1_epi32(0x3f800000)));

@@ -57,7 +57,7 @@ class HeadsSource final : public CandidateSource {
         kpt_dims_(static_cast<std::size_t>(options.kpt_dims)),
         reg_max_(static_cast<std::size_t>(reg_max)),
         kernels_(kernels),
-        logits_(workspace.values),
+        logits_(workspace.logits),
         distances_(workspace.distances) {
     logits_.resize(reg_max_ * 4 * kBlock);
     distances_.resize(4 * kBlock);
@@ -65,25 +65,27 @@ class HeadsSource final : public CandidateSource {
 
   void boxes(const Candidate* candidates, std::size_t n, Box* out) override {
     const std::size_t lanes = pad_lanes(4 * n);
-    bool finite[kBlock];
-    for (std::size_t i = 0; i < n; ++i) finite[i] = gather(place_of(candidates[i]), 4 * i, lanes);
+    for (std::size_t i = 0; i < n; ++i) gather(place_of(candidates[i]), 4 * i, lanes);
     if (reg_max_ > 1)
       kernels_.expectation(logits_.data(), reg_max_, lanes, distances_.data());
     else
       std::copy_n(logits_.data(), 4 * n, distances_.data());
-    for (std::size_t i = 0; i < n; ++i) out[i] = box_at(place_of(candidates[i]), &distances_[4 * i], finite[i]);
+    for (std::size_t i = 0; i < n; ++i) out[i] = box_at(place_of(candidates[i]), &distances_[4 * i]);
   }
 
-  void keypoints(const Candidate& candidate, float* xy, float* visibility) override {
-    const Place place = place_of(candidate);
-    const Grid& grid = *place.grid;
-    const float column = place.column(), row = place.row();
-    const std::size_t step = grid.has_visibility ? 2 : kpt_dims_;
-    for (std::size_t k = 0; k < num_keypoints_; ++k) {
-      xy[2 * k] = (grid.keypoints.at(k * step, place.cell) * 2.0f + column) * grid.stride;
-      xy[2 * k + 1] = (grid.keypoints.at(k * step + 1, place.cell) * 2.0f + row) * grid.stride;
+  void poses(const Candidate* candidates, std::size_t n, float* xy, float* visibility) override {
+    const std::size_t total = n * num_keypoints_;
+    for (std::size_t i = 0; i < n; ++i) {
+      const Place place = place_of(candidates[i]);
+      read_points(place, xy + 2 * num_keypoints_ * i);
+      if (kpt_dims_ == 3) read_visibility(place, visibility + num_keypoints_ * i);
     }
-    read_visibility(place, visibility);
+    if (kpt_dims_ == 2) {
+      std::fill_n(visibility, total, 1.0f);
+    } else {
+      std::fill(visibility + total, visibility + pad_lanes(total), 0.0f);
+      kernels_.sigmoid(visibility, total);
+    }
   }
 
  private:
@@ -93,43 +95,35 @@ class HeadsSource final : public CandidateSource {
     return {grid, candidate.anchor - grid->first_anchor};
   }
 
-  // Writes the 4 * reg_max logits of one cell as four lanes from `lane` on; whether all of them are finite.
-  bool gather(const Place& place, std::size_t lane, std::size_t lanes) {
-    bool finite = true;
+  // Writes the 4 * reg_max logits of one cell as four lanes from `lane` on.
+  void gather(const Place& place, std::size_t lane, std::size_t lanes) {
     for (std::size_t side = 0; side < 4; ++side)
-      for (std::size_t bin = 0; bin < reg_max_; ++bin) {
-        const float value = place.grid->box.at(side * reg_max_ + bin, place.cell);
-        finite &= std::isfinite(value);
-        logits_[bin * lanes + lane + side] = value;
-      }
-    return finite;
+      for (std::size_t bin = 0; bin < reg_max_; ++bin)
+        logits_[bin * lanes + lane + side] = place.grid->box.at(side * reg_max_ + bin, place.cell);
   }
 
-  static Box box_at(const Place& place, const float* distances, bool finite) {
+  static Box box_at(const Place& place, const float* distances) {
     const float stride = place.grid->stride, x = place.column() + 0.5f, y = place.row() + 0.5f;
-    if (!finite) return {NAN, NAN, NAN, NAN};
     const Box box{(x - distances[0]) * stride, (y - distances[1]) * stride, (x + distances[2]) * stride,
                   (y + distances[3]) * stride};
-    // Only distances without a distribution can cross over.
-    return {box.x1, box.y1, std::max(box.x1, box.x2), std::max(box.y1, box.y2)};
+    // Distances without a distribution may cross over. A NaN stays one.
+    return {box.x1, box.y1, box.x2 < box.x1 ? box.x1 : box.x2, box.y2 < box.y1 ? box.y1 : box.y2};
   }
 
-  void read_visibility(const Place& place, float* visibility) {
-    if (kpt_dims_ == 2) {
-      std::fill_n(visibility, num_keypoints_, 1.0f);
-      return;
-    }
-    for (std::size_t k = 0; k < num_keypoints_; ++k) visibility[k] = visibility_logit(place, k);
-    std::fill(visibility + num_keypoints_, visibility + pad_lanes(num_keypoints_), 0.0f);
-    kernels_.sigmoid(visibility, pad_lanes(num_keypoints_));
-    // The kernel's exp clamps: a NaN would come out as a score.
-    for (std::size_t k = 0; k < num_keypoints_; ++k)
-      if (std::isnan(visibility_logit(place, k))) visibility[k] = NAN;
-  }
-
-  float visibility_logit(const Place& place, std::size_t k) const {
+  void read_points(const Place& place, float* xy) const {
     const Grid& grid = *place.grid;
-    return grid.has_visibility ? grid.visibility.at(k, place.cell) : grid.keypoints.at(3 * k + 2, place.cell);
+    const float column = place.column(), row = place.row();
+    const std::size_t step = grid.has_visibility ? 2 : kpt_dims_;
+    for (std::size_t k = 0; k < num_keypoints_; ++k) {
+      xy[2 * k] = (grid.keypoints.at(k * step, place.cell) * 2.0f + column) * grid.stride;
+      xy[2 * k + 1] = (grid.keypoints.at(k * step + 1, place.cell) * 2.0f + row) * grid.stride;
+    }
+  }
+
+  void read_visibility(const Place& place, float* logits) const {
+    const Grid& grid = *place.grid;
+    for (std::size_t k = 0; k < num_keypoints_; ++k)
+      logits[k] = grid.has_visibility ? grid.visibility.at(k, place.cell) : grid.keypoints.at(3 * k + 2, place.cell);
   }
 
   const std::vector<Grid>& grids_;
@@ -320,17 +314,15 @@ void YoloHeadsDecoder::decode(const std::vector<Tensor>& outputs, const Transfor
                      reader(level.box, static_cast<std::size_t>(4 * reg_max_)),
                      reader(level.keypoints, static_cast<std::size_t>(keypoint_channels(level))),
                      reader(level.has_visibility ? level.visibility : level.keypoints, k), level.has_visibility});
-    workspace.cells.clear();
-    scan_scores({&outputs[level.score.index], 0, cells, classes, !is_planar(level.score.layout)},
-                level.score.quantization, level.threshold, kernels, workspace.scan, workspace.cells);
-    for (const ScoredCell& cell : workspace.cells)
-      workspace.candidates.push_back({static_cast<std::uint32_t>(first_anchor) + cell.cell, cell.class_id, cell.value});
+    scan_scores({&outputs[level.score.index], 0, cells, classes, !is_planar(level.score.layout),
+                 static_cast<std::uint32_t>(first_anchor)},
+                level.score.quantization, level.threshold, kernels, workspace.scan, workspace.candidates);
     first_anchor += cells;
   }
   const std::size_t found = workspace.candidates.size();
   workspace.scores.assign(pad_lanes(found), 0.0f);
   for (std::size_t i = 0; i < found; ++i) workspace.scores[i] = workspace.candidates[i].score;
-  kernels.sigmoid(workspace.scores.data(), pad_lanes(found));
+  kernels.sigmoid(workspace.scores.data(), found);
   for (std::size_t i = 0; i < found; ++i) workspace.candidates[i].score = workspace.scores[i];
   HeadsSource source(grids, options_, reg_max_, kernels, workspace);
   select(source, options_, inverse_variance_, true, transform, size, workspace);

@@ -38,6 +38,14 @@ struct PoseQuery {
   float area, class_id;
 };
 
+// From input pixels to source pixels, x and y: (value - pad) * inverse_scale within low and high.
+struct PointMap {
+  float pad[2], inverse_scale[2], low[2], high[2];
+};
+
+// Coordinates beyond this are no place in a picture; NaN is none either.
+constexpr float kFarthestPlace = 1e9f;
+
 struct DecodeKernels {
   // Indices of x[i] > threshold, ascending; out holds n. NaN never passes.
   std::size_t (*collect_above)(const float* x, std::size_t n, float threshold, std::uint32_t* out);
@@ -49,9 +57,10 @@ struct DecodeKernels {
   // The same for int8(x[i] ^ flip).
   void (*max_int8)(const std::uint8_t* x, std::size_t n, std::uint8_t flip, std::int8_t* best);
   void (*half_to_float)(const std::uint16_t* x, std::size_t n, float* out);
-  // x = 1 / (1 + exp(-x)), by whole vectors.
+  // x = 1 / (1 + exp(-x)), by whole vectors. NaN stays NaN.
   void (*sigmoid)(float* x, std::size_t n);
-  // out[lane] = sum_b b * softmax(logits[:, lane])_b, logits (reg_max, lanes), lanes a multiple of kLanePad.
+  // out[lane] = sum_b b * softmax(logits[:, lane])_b, logits (reg_max, lanes), lanes a multiple of kLanePad. NaN where
+  // a logit of the lane is NaN or +infinity.
   void (*expectation)(const float* logits, std::size_t reg_max, std::size_t lanes, float* out);
   // Whether a kept box of the same class has IoU > threshold with the query.
   bool (*any_iou_above)(const KeptBoxes& kept, const BoxQuery& query, float threshold);
@@ -59,6 +68,9 @@ struct DecodeKernels {
   bool (*any_oks_above)(const KeptPoses& kept, const PoseQuery& query, float threshold);
   // OKS of the query with each kept pose, whatever the class.
   void (*oks_row)(const KeptPoses& kept, const PoseQuery& query, float* out);
+  // Maps n points xy and cuts their scores to 0..1, by whole vectors; if a coordinate is no place or a score NaN,
+  // changes nothing and returns false.
+  bool (*map_points)(const PointMap& map, std::size_t n, float* xy, float* scores);
 };
 
 const DecodeKernels& decode_kernels(SimdLevel level);

@@ -2,19 +2,21 @@
 // anonymous namespace. Included inside that namespace. No standard library here: an inline function compiled for AVX
 // must never become the one that the linker keeps for everybody.
 //
-// V has: kWidth; F (floats), M (lane mask); load, store, set1, add, sub, mul, div, less (a < b), equal, both, any;
-// max(a, b) and min(a, b), which give b where either is NaN; power_of_two(t), 2^n of t = n + kRoundingMagic;
+// V has: kWidth; F (floats), M (lane mask); load, store, set1, add, sub, mul, div, less (a < b), equal, both, either,
+// any; max(a, b) and min(a, b), which give b where either is NaN; power_of_two(t), 2^n of t = n + kRoundingMagic;
 // above_bits(x, threshold): bit i of x[i] > threshold over 4 * kWidth floats;
 // at_least_bits(x, flip, threshold): bit i of int8(x[i] ^ flip) >= threshold over 64 bytes;
 // max_bytes(x, flip, best): best = max(x ^ flip, best) over 64 bytes; widen(x): kWidth halves.
 
 constexpr float kRoundingMagic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+constexpr std::size_t kIouLanes = 64;          // boxes compared between two branches
 constexpr float kExpLimit = 87.0f;             // exp stays a normal number on both sides
 
-// exp by Cephes' expf: x = n ln 2 + r, a polynomial in r, times 2^n; within 2 ulp on [-87, 87], clamped outside.
+// exp by Cephes' expf: x = n ln 2 + r, a polynomial in r, times 2^n; within 2 ulp on [-87, 87], clamped outside,
+// NaN of NaN.
 template <class V>
 inline typename V::F exp_of(typename V::F x) {
-  x = V::min(V::max(x, V::set1(-kExpLimit)), V::set1(kExpLimit));
+  x = V::min(V::set1(kExpLimit), V::max(V::set1(-kExpLimit), x));
   const auto shifted = V::add(V::mul(x, V::set1(1.44269504088896341f)), V::set1(kRoundingMagic));
   const auto n = V::sub(shifted, V::set1(kRoundingMagic));
   auto r = V::sub(x, V::mul(n, V::set1(0.693359375f)));
@@ -117,13 +119,19 @@ bool any_iou_above(const KeptBoxes& kept, const BoxQuery& query, float threshold
   const auto x1 = V::set1(query.x1), y1 = V::set1(query.y1), x2 = V::set1(query.x2), y2 = V::set1(query.y2);
   const auto area = V::set1(query.area), class_id = V::set1(query.class_id), zero = V::set1(0.0f);
   const auto t = V::set1(threshold);
-  for (std::size_t i = 0; i < kept.n; i += V::kWidth) {
-    const auto w = V::sub(V::min(x2, V::load(kept.x2 + i)), V::max(x1, V::load(kept.x1 + i)));
-    const auto h = V::sub(V::min(y2, V::load(kept.y2 + i)), V::max(y1, V::load(kept.y1 + i)));
-    const auto inter = V::mul(V::max(w, zero), V::max(h, zero));
-    const auto both = V::sub(V::add(area, V::load(kept.area + i)), inter);
-    const auto hit = V::both(V::less(V::mul(t, both), inter), V::equal(class_id, V::load(kept.class_id + i)));
-    if (V::any(hit)) return true;
+  // Several vectors a branch: where the overlapping box stands cannot be foretold.
+  for (std::size_t i = 0; i < kept.n;) {
+    const std::size_t end = i + kIouLanes < kept.n ? i + kIouLanes : kept.n;
+    auto hits = V::less(zero, zero);
+    for (; i < end; i += V::kWidth) {
+      const auto w = V::sub(V::min(x2, V::load(kept.x2 + i)), V::max(x1, V::load(kept.x1 + i)));
+      const auto h = V::sub(V::min(y2, V::load(kept.y2 + i)), V::max(y1, V::load(kept.y1 + i)));
+      const auto inter = V::mul(V::max(w, zero), V::max(h, zero));
+      const auto joint = V::sub(V::add(area, V::load(kept.area + i)), inter);
+      const auto hit = V::both(V::less(V::mul(t, joint), inter), V::equal(class_id, V::load(kept.class_id + i)));
+      hits = V::either(hits, hit);
+    }
+    if (V::any(hits)) return true;
   }
   return false;
 }
@@ -162,7 +170,45 @@ void oks_row(const KeptPoses& kept, const PoseQuery& query, float* out) {
 }
 
 template <class V>
+bool all_places(const float* x, std::size_t n) {
+  const auto low = V::set1(-kFarthestPlace), high = V::set1(kFarthestPlace);
+  auto good = V::equal(low, low);
+  for (std::size_t i = 0; i < n; i += V::kWidth) {
+    const auto value = V::load(x + i);
+    good = V::both(good, V::both(V::at_most(low, value), V::at_most(value, high)));
+  }
+  return V::all(good);
+}
+
+template <class V>
+bool any_nan(const float* x, std::size_t n) {
+  auto good = V::equal(V::set1(0.0f), V::set1(0.0f));
+  for (std::size_t i = 0; i < n; i += V::kWidth) good = V::both(good, V::equal(V::load(x + i), V::load(x + i)));
+  return !V::all(good);
+}
+
+template <class V>
+bool map_points(const PointMap& map, std::size_t n, float* xy, float* scores) {
+  if (!all_places<V>(xy, 2 * n) || any_nan<V>(scores, n)) return false;
+  float pads[kLanePad], scales[kLanePad], lows[kLanePad], highs[kLanePad];
+  for (std::size_t i = 0; i < kLanePad; ++i) {
+    pads[i] = map.pad[i % 2];
+    scales[i] = map.inverse_scale[i % 2];
+    lows[i] = map.low[i % 2];
+    highs[i] = map.high[i % 2];
+  }
+  for (std::size_t i = 0; i < 2 * n; i += V::kWidth) {
+    const std::size_t axis = V::kWidth == 1 ? i % 2 : 0;
+    const auto value = V::mul(V::sub(V::load(xy + i), V::load(pads + axis)), V::load(scales + axis));
+    V::store(xy + i, V::min(V::max(value, V::load(lows + axis)), V::load(highs + axis)));
+  }
+  const auto zero = V::set1(0.0f), one = V::set1(1.0f);
+  for (std::size_t i = 0; i < n; i += V::kWidth) V::store(scores + i, V::min(V::max(V::load(scores + i), zero), one));
+  return true;
+}
+
+template <class V>
 constexpr DecodeKernels kernels_of() {
-  return {collect_above<V>, collect_at_least<V>, max_float<V>,     max_int8<V>,      half_to_float_row<V>,
-          sigmoid<V>,       expectation<V>,      any_iou_above<V>, any_oks_above<V>, oks_row<V>};
+  return {collect_above<V>, collect_at_least<V>, max_float<V>,     max_int8<V>, half_to_float_row<V>, sigmoid<V>,
+          expectation<V>,   any_iou_above<V>,    any_oks_above<V>, oks_row<V>,  map_points<V>};
 }

@@ -29,8 +29,8 @@ class SinglePose final : public CandidateSource {
 
   void boxes(const Candidate*, std::size_t n, Box* out) override { std::fill_n(out, n, bounds_); }
 
-  void keypoints(const Candidate&, float* xy, float* visibility) override {
-    for (std::size_t i = 0; i < k_; ++i) {
+  void poses(const Candidate*, std::size_t n, float* xy, float* visibility) override {
+    for (std::size_t i = 0; i < n * k_; ++i) {  // n is 0 or 1
       xy[2 * i] = values_[3 * i];
       xy[2 * i + 1] = values_[3 * i + 1];
       visibility[i] = values_[3 * i + 2];
@@ -75,7 +75,7 @@ void MoveNetDecoder::check(const std::vector<Tensor>& outputs) const {
 void MoveNetDecoder::decode(const std::vector<Tensor>& outputs, const Transform& transform, const SourceSize& size,
                             Workspace& workspace) const {
   SinglePose pose(Reader(outputs[0], quantization_), static_cast<std::size_t>(options_.num_keypoints), input_width_,
-                  input_height_, workspace.values);
+                  input_height_, workspace.logits);
   workspace.candidates.clear();
   if (pose.score() > static_cast<float>(options_.conf)) workspace.candidates.push_back({0, 0, pose.score()});
   select(pose, options_, {}, false, transform, size, workspace);

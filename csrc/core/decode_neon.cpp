@@ -23,9 +23,12 @@ struct Neon {
   static F max(F a, F b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
   static F min(F a, F b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
   static M less(F a, F b) { return vcltq_f32(a, b); }
+  static M at_most(F a, F b) { return vcleq_f32(a, b); }
   static M equal(F a, F b) { return vceqq_f32(a, b); }
   static M both(M a, M b) { return vandq_u32(a, b); }
+  static M either(M a, M b) { return vorrq_u32(a, b); }
   static bool any(M a) { return vmaxvq_u32(a) != 0; }
+  static bool all(M a) { return vminvq_u32(a) != 0; }
   static F power_of_two(F t) {
     const uint32x4_t bits = vshlq_n_u32(vreinterpretq_u32_f32(t), 23);
     return vreinterpretq_f32_u32(vaddq_u32(bits, vdupq_n_u32(0x3f800000u)));

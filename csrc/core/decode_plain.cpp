@@ -27,9 +27,12 @@ struct Plain {
   static F max(F a, F b) { return a > b ? a : b; }
   static F min(F a, F b) { return a < b ? a : b; }
   static M less(F a, F b) { return a < b; }
+  static M at_most(F a, F b) { return a <= b; }
   static M equal(F a, F b) { return a == b; }
   static M both(M a, M b) { return a && b; }
+  static M either(M a, M b) { return a || b; }
   static bool any(M a) { return a; }
+  static bool all(M a) { return a; }
   static F power_of_two(F t) {
     std::uint32_t bits;
     std::memcpy(&bits, &t, sizeof bits);

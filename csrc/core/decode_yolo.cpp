@@ -33,13 +33,14 @@ class AttributeSource : public CandidateSource {
         scale_x_(scale_x),
         scale_y_(scale_y) {}
 
-  void keypoints(const Candidate& candidate, float* xy, float* visibility) override {
-    for (std::size_t k = 0; k < num_keypoints_; ++k) {
-      const std::size_t attribute = first_keypoint_ + k * kpt_dims_;
-      xy[2 * k] = at(attribute, candidate) * scale_x_;
-      xy[2 * k + 1] = at(attribute + 1, candidate) * scale_y_;
-      visibility[k] = kpt_dims_ == 3 ? at(attribute + 2, candidate) : 1.0f;
-    }
+  void poses(const Candidate* candidates, std::size_t n, float* xy, float* visibility) override {
+    for (std::size_t i = 0; i < n; ++i)
+      for (std::size_t k = 0; k < num_keypoints_; ++k, xy += 2, ++visibility) {
+        const std::size_t attribute = first_keypoint_ + k * kpt_dims_;
+        xy[0] = at(attribute, candidates[i]) * scale_x_;
+        xy[1] = at(attribute + 1, candidates[i]) * scale_y_;
+        *visibility = kpt_dims_ == 3 ? at(attribute + 2, candidates[i]) : 1.0f;
+      }
   }
 
  protected:
@@ -112,12 +113,9 @@ void YoloDecoder::decode(const std::vector<Tensor>& outputs, const Transform& tr
   const Tensor& tensor = outputs[0];
   const std::size_t anchors = static_cast<std::size_t>(tensor.shape[2]);
   const std::size_t classes = static_cast<std::size_t>(options_.num_classes);
-  workspace.cells.clear();
-  scan_scores({&tensor, 4 * anchors, anchors, classes, false}, quantization_, threshold_, decode_kernels(),
-              workspace.scan, workspace.cells);
   workspace.candidates.clear();
-  for (const ScoredCell& cell : workspace.cells)
-    workspace.candidates.push_back({cell.cell, cell.class_id, std::min(cell.value, 1.0f)});
+  scan_scores({&tensor, 4 * anchors, anchors, classes, false, 0}, quantization_, threshold_, decode_kernels(),
+              workspace.scan, workspace.candidates);
   CenterBoxSource source(tensor, quantization_, options_, anchors, 1, 4 + classes, coord_scale_x_, coord_scale_y_);
   select(source, options_, inverse_variance_, true, transform, size, workspace);
 }
@@ -148,8 +146,7 @@ void YoloEnd2EndDecoder::decode(const std::vector<Tensor>& outputs, const Transf
     const float score = reader[i * row + 4], class_id = std::round(reader[i * row + 5]);
     const bool known_class = class_id >= 0.0f && class_id < static_cast<float>(options_.num_classes);
     if (score > conf && std::isfinite(score) && known_class)
-      workspace.candidates.push_back(
-          {static_cast<std::uint32_t>(i), static_cast<std::int32_t>(class_id), std::min(score, 1.0f)});
+      workspace.candidates.push_back({static_cast<std::uint32_t>(i), static_cast<std::int32_t>(class_id), score});
   }
   CornerBoxSource source(tensor, quantization_, options_, 1, row, 6, coord_scale_x_, coord_scale_y_);
   select(source, options_, {}, false, transform, size, workspace);

@@ -22,7 +22,7 @@ int lowest_passing(float real, const Quantization& quantization, int first_store
 class Scan {
  public:
   Scan(const ScoreMap& map, const Quantization& quantization, const ScoreThreshold& threshold,
-       const DecodeKernels& kernels, ScanBuffers& buffers, std::vector<ScoredCell>& out)
+       const DecodeKernels& kernels, ScanBuffers& buffers, std::vector<Candidate>& out)
       : map_(map),
         reader_(*map.tensor, quantization),
         dtype_(map.tensor->dtype),
@@ -112,13 +112,12 @@ class Scan {
   void append(std::size_t cell) {
     const std::size_t class_stride = map_.classes_last ? 1 : map_.num_cells;
     const std::size_t first = map_.first + cell * (map_.classes_last ? map_.num_classes : 1);
-    std::int32_t best_class = 0;
-    float best = -std::numeric_limits<float>::infinity();
-    for (std::size_t c = 0; c < map_.num_classes; ++c) {
+    Candidate best{map_.first_anchor + static_cast<std::uint32_t>(cell), 0, reader_[first]};
+    for (std::size_t c = 1; c < map_.num_classes; ++c) {
       const float value = reader_[first + c * class_stride];
-      if (value > best) best = value, best_class = static_cast<std::int32_t>(c);
+      if (value > best.score || std::isnan(best.score)) best = {best.anchor, static_cast<std::int32_t>(c), value};
     }
-    if (std::isfinite(best)) out_.push_back({static_cast<std::uint32_t>(cell), best_class, best});
+    if (std::isfinite(best.score)) out_.push_back(best);
   }
 
   const ScoreMap& map_;
@@ -127,7 +126,7 @@ class Scan {
   const ScoreThreshold& threshold_;
   const DecodeKernels& kernels_;
   ScanBuffers& buffers_;
-  std::vector<ScoredCell>& out_;
+  std::vector<Candidate>& out_;
 };
 
 }  // namespace
@@ -138,7 +137,7 @@ ScoreThreshold::ScoreThreshold(float real, const Quantization& quantization)
       lowest_uint8_(lowest_passing(real, quantization, 0)) {}
 
 void scan_scores(const ScoreMap& map, const Quantization& quantization, const ScoreThreshold& threshold,
-                 const DecodeKernels& kernels, ScanBuffers& buffers, std::vector<ScoredCell>& out) {
+                 const DecodeKernels& kernels, ScanBuffers& buffers, std::vector<Candidate>& out) {
   Scan(map, quantization, threshold, kernels, buffers, out).run();
 }
 

@@ -28,12 +28,13 @@ struct ScoreMap {
   const Tensor* tensor;
   std::size_t first, num_cells, num_classes;
   bool classes_last;
+  std::uint32_t first_anchor;  // the number of cell 0
 };
 
-struct ScoredCell {
-  std::uint32_t cell;
+struct Candidate {
+  std::uint32_t anchor;
   std::int32_t class_id;
-  float value;  // the best class's real number, above the threshold and finite
+  float score;  // the best class's real number: above the threshold and finite
 };
 
 // Buffers that a scan reuses.
@@ -46,6 +47,6 @@ struct ScanBuffers {
 // Appends the passing cells, ascending, each with its best class (the lowest of equals). NaN never passes; a cell
 // whose best value is infinite is left out.
 void scan_scores(const ScoreMap& map, const Quantization& quantization, const ScoreThreshold& threshold,
-                 const DecodeKernels& kernels, ScanBuffers& buffers, std::vector<ScoredCell>& out);
+                 const DecodeKernels& kernels, ScanBuffers& buffers, std::vector<Candidate>& out);
 
 }  // namespace edgepose
