@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from edgepose.contract import InputSpec, ModelSpec, OutputSpec
     from edgepose.pictures import Picture
 
+    Pictures = list[Picture] | tuple[Picture, ...]
     Decoder = _core.YoloDecoder | _core.YoloEnd2EndDecoder | _core.MoveNetDecoder | _core.YoloHeadsDecoder
 
 Roi = tuple[int, int, int, int]
@@ -131,11 +132,9 @@ class PoseRunner:
     @overload
     def predict(self, source: Picture, *, color: str | None = None, roi: Roi | None = None) -> PoseResult: ...
     @overload
+    def predict(self, source: Pictures, *, color: str | None = None, roi: Roi | None = None) -> list[PoseResult]: ...
     def predict(
-        self, source: Sequence[Picture], *, color: str | None = None, roi: Roi | None = None
-    ) -> list[PoseResult]: ...
-    def predict(
-        self, source: Picture | Sequence[Picture], *, color: str | None = None, roi: Roi | None = None
+        self, source: Picture | Pictures, *, color: str | None = None, roi: Roi | None = None
     ) -> PoseResult | list[PoseResult]:
         """Finds the people in a picture, or in each of several.
 
