@@ -22,7 +22,7 @@ import edgepose
 from edgepose_trainer import foreign
 from edgepose_trainer.nn.config import read_config
 from edgepose_trainer.nn.network import PoseNetwork
-from edgepose_trainer.safe_pickle import Inert
+from edgepose_trainer.safe_pickle import Inert, check_plain
 from edgepose_trainer.torch_file import read_torch_file
 
 FORMAT = "edgepose-checkpoint"
@@ -160,6 +160,7 @@ def _umask() -> int:
 
 
 def _own(document: dict[str, Any]) -> Checkpoint:
+    check_plain(document, (Tensor,))
     if document.get("version") != VERSION:
         raise ValueError(
             f"a checkpoint of version {document.get('version')!r}, this edgepose reads {VERSION}: update edgepose"
@@ -174,14 +175,15 @@ def _own(document: dict[str, Any]) -> Checkpoint:
 def _foreign(document: dict[str, Any], network: Inert) -> Checkpoint:
     weights = foreign.foreign_tensors(network)
     folded = not any(name.endswith("running_mean") for name in weights)
-    settings = document.get("train_args")
+    config, people = foreign.foreign_config(network), foreign.foreign_people(network)
+    check_plain([config, people], ())
+    version, license_name = document.get("version"), document.get("license")
     return Checkpoint(
-        _network(foreign.foreign_config(network), weights, folded),
-        people=foreign.foreign_people(network),
-        settings=settings if isinstance(settings, dict) else {},
+        _network(config, weights, folded),
+        people=people,
         origin={
-            "producer": f"Ultralytics {document.get('version', '')}".strip(),
-            "license": str(document.get("license", "AGPL-3.0")),
+            "producer": f"Ultralytics {version}" if isinstance(version, str) else "Ultralytics",
+            "license": license_name if isinstance(license_name, str) else "AGPL-3.0",
         },
     )
 

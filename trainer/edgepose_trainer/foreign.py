@@ -37,11 +37,10 @@ def foreign_config(network: Inert) -> dict[str, Any]:
         raise ValueError(f"holds a network of {len(layers)} layers")
     rows = [_row(layer) for layer in layers.values()]
     head = list(layers.values())[-1]
-    shape = [int(n) for n in _attribute(head, "kpt_shape")]
     return {
         "name": _name(network),
         "nc": _attribute(head, "nc"),
-        "kpt_shape": shape,
+        "kpt_shape": list(_attribute(head, "kpt_shape")),
         "activation": _activation(next(iter(layers.values()))),
         "reg_max": _attribute(head, "reg_max"),
         "scale": [1.0, 1.0, MAX_CHANNELS],
@@ -129,7 +128,7 @@ def _width(conv: Inert) -> Any:
 def _conv(layer: Inert) -> tuple[int, str, list[Any]]:
     conv = _child(layer, "conv")
     sizes = [_attribute(conv, name) for name in ("kernel_size", "stride")]
-    if any(not isinstance(size, tuple) or len(set(size)) != 1 for size in sizes) or _attribute(conv, "groups") != 1:
+    if any(size not in [(n, n) for n in range(1, 16)] for size in sizes) or _attribute(conv, "groups") != 1:
         raise ValueError("holds a convolution with groups or a kernel that is not square")
     return 1, "Conv", [_width(layer), sizes[0][0], sizes[1][0]]
 
@@ -175,4 +174,4 @@ def _activation(layer: Inert) -> str:
 def _name(network: Inert) -> str:
     stored = _state(network).get("yaml")
     name = stored.get("yaml_file") if isinstance(stored, dict) else None
-    return str(name).rsplit("/", 1)[-1].removesuffix(".yaml") if name else "yolov8-pose"
+    return name.rsplit("/", 1)[-1].removesuffix(".yaml") if isinstance(name, str) else "yolov8-pose"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 import pickletools
+import reprlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_LABEL_BYTES = 64 << 20
-MAX_OPCODES = 20_000_000
+MAX_OPCODES = 2_000_000
+MAX_NODES = 1_000_000
+MAX_DEPTH = 32
+MAX_NAME = 256
 
 
 class UnsafePickleError(ValueError):
@@ -63,7 +67,7 @@ def _reconstructor(cls: Any, base: Any, state: Any) -> Inert:
 def _encode(text: Any, encoding: Any) -> bytes:
     """_codecs.encode(str, "latin1"): how protocols below 3 write bytes."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise UnsafePickleError(f"_codecs.encode to {encoding!r}; only latin1 is read")
+        raise UnsafePickleError(f"_codecs.encode to {reprlib.repr(encoding)}; only latin1 is read")
     return text.encode("latin-1")
 
 
@@ -236,12 +240,17 @@ class RestrictedReader:
 
     def _global(self, arg: str) -> None:
         module, _, name = arg.partition(" ")
-        self.stack.append(Name(module, name))
+        self._push_name(module, name)
 
     def _stack_global(self, _: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise UnsafePickleError("a global whose name is no string")
+        self._push_name(module, name)
+
+    def _push_name(self, module: str, name: str) -> None:
+        if len(module) + len(name) > MAX_NAME:
+            raise UnsafePickleError(f"a global whose name is longer than {MAX_NAME} characters")
         self.stack.append(Name(module, name))
 
     def _reduce(self, _: Any) -> None:
@@ -347,7 +356,7 @@ class _DType:
 
     def __init__(self, code: Any, _align: Any = False, _copy: Any = True) -> None:
         if not isinstance(code, str) or code not in _DTYPES:
-            raise UnsafePickleError(f"a numpy dtype {code!r}; read are {sorted(_DTYPES)}")
+            raise UnsafePickleError(f"a numpy dtype {reprlib.repr(code)}; read are {sorted(_DTYPES)}")
         self.code, self.order = code, "="
 
     def set_order(self, state: Any) -> bool:
@@ -366,7 +375,7 @@ _DTYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8
 def _empty_array(cls: Any, shape: Any, code: Any) -> NDArray[Any]:
     """numpy.core.multiarray._reconstruct(ndarray, (0,), b"b"): the array before its state is set."""
     if cls != Name("numpy", "ndarray") or shape != (0,) or code not in (b"b", "b"):
-        raise UnsafePickleError(f"numpy's _reconstruct of {cls}")
+        raise UnsafePickleError(f"numpy's _reconstruct of a {type(cls).__name__}")
     return np.empty(0, np.int8)
 
 
@@ -387,7 +396,7 @@ def _array(shape: Any, dtype: _DType, fortran: bool, data: Any) -> NDArray[Any]:
     """An array of its own memory from raw bytes whose number is checked first."""
     kind = dtype.numpy()
     if not isinstance(shape, tuple) or len(shape) > 8 or not all(type(n) is int and n >= 0 for n in shape):
-        raise UnsafePickleError(f"a numpy array of shape {shape!r}")
+        raise UnsafePickleError(f"a numpy array of shape {reprlib.repr(shape)}")
     if not isinstance(data, (bytes, bytearray)) or len(data) != math.prod(shape) * kind.itemsize:
         raise UnsafePickleError(f"a numpy array of shape {shape} and {kind} whose bytes do not fill it")
     array: NDArray[Any] = np.frombuffer(data, kind).reshape(shape, order="F" if fortran else "C").copy()
@@ -432,9 +441,34 @@ def load(source: str | Path | bytes | BinaryIO, *, max_bytes: int = MAX_LABEL_BY
     try:
         data = _bytes_of(source, max_bytes)
         reader = RestrictedReader({**PLAIN_CALLS, **NUMPY_CALLS}, build=build_numpy)
-        return reader.read(data)
+        value = reader.read(data)
+        check_plain(value, (np.ndarray, np.generic))
+        return value
     except ValueError as error:
         raise type(error)(f"{name}{error}") from None
+
+
+def check_plain(value: Any, leaves: tuple[type, ...]) -> None:
+    """Raises ValueError unless value is plain data and `leaves` alone, of a size that may be walked and printed.
+
+    A pickle of a few bytes can share parts so that the tree it stands for has more nodes than any memory, or hold
+    itself.
+    """
+    leaves = (type(None), bool, int, float, complex, str, bytes, bytearray, *leaves)
+    waiting: list[tuple[Any, int]] = [(value, 0)]
+    nodes = 0
+    while waiting:
+        node, depth = waiting.pop()
+        nodes += 1
+        if nodes > MAX_NODES or depth > MAX_DEPTH:
+            raise UnsafePickleError(f"more than {MAX_NODES} values, or nested deeper than {MAX_DEPTH}")
+        if isinstance(node, dict):
+            waiting += [(part, depth + 1) for pair in node.items() for part in pair]
+        elif isinstance(node, (list, tuple, set, frozenset)):
+            waiting += [(part, depth + 1) for part in node]
+        elif not isinstance(node, leaves):
+            described = f"an object of {node.module}.{node.name}" if isinstance(node, Inert) else type(node).__name__
+            raise UnsafePickleError(f"{described} where plain data is expected")
 
 
 def _bytes_of(source: str | Path | bytes | BinaryIO, max_bytes: int) -> bytes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from edgepose_trainer.nn.export import HeadOutput, HeadTensors
 from edgepose_trainer.nn.head import RawHeads
 from edgepose_trainer.nn.info import model_info
 from edgepose_trainer.nn.network import PoseNetwork, build_model
 
-__all__ = ["PoseNetwork", "RawHeads", "build_model", "model_info"]
+__all__ = ["HeadOutput", "HeadTensors", "PoseNetwork", "RawHeads", "build_model", "model_info"]

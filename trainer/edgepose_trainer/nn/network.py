@@ -44,15 +44,20 @@ class PoseNetwork(nn.Module):
 
     def raw(self, images: Tensor) -> RawHeads:
         """The raw heads of a batch, in either mode."""
-        kept: dict[int, Tensor] = {}
-        x: Any = images
+        return self.head(self.features(images))  # type: ignore[no-any-return]
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The feature maps that the head reads, finest level first."""
+        kept = {-1: images}
+        x = images
         for index, (sources, layer) in enumerate(zip(self.sources, self.model, strict=True)):
             inputs = [x if source == index - 1 else kept[source] for source in sources]
-            x = layer(inputs if isinstance(layer, (Concat, Pose)) else inputs[0])
+            if layer is self.head:
+                return inputs
+            x = layer(inputs if isinstance(layer, Concat) else inputs[0])
             if index in self._kept:
                 kept[index] = x
-        assert isinstance(x, RawHeads)
-        return x
+        raise AssertionError("the head is the last layer")
 
     def decode(self, raw: RawHeads) -> Tensor:
         """Raw heads as (B, 4 + nc + K * D, N): cx, cy, w, h, scores, keypoints, in input pixels."""
