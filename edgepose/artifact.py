@@ -174,11 +174,12 @@ def _read_tflite(file: ModelFile) -> tuple[bytes | None, Any]:
 
 def _foreign_tflite_metadata(file: ModelFile, data: mmap, members: Mapping[str, Any]) -> Any:
     from edgepose.modelfiles import tflite
-    from edgepose.modelfiles.literal import parse_literal
 
     if "metadata.json" in members:
         return parse_json(tflite.read_member(data, members["metadata.json"]), f"{file.given}: metadata.json")
     if "temp_meta.txt" in members:
+        from edgepose.modelfiles.literal import parse_literal
+
         return parse_literal(tflite.read_member(data, members["temp_meta.txt"]).decode("utf-8", "replace"))
     text = tflite.trailing_json(data) if not members else None
     if text is None:

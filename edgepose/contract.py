@@ -203,7 +203,10 @@ def _output_document(spec: OutputSpec) -> dict[str, Any]:
 
 
 def _shown(value: object) -> str:
-    text = repr(value) if isinstance(value, (str, int, float, type(None))) else f"{type(value).__name__} {value!r:.200}"
+    """The value in at most 80 characters, however large or deep it is."""
+    from reprlib import repr as short_repr
+
+    text = short_repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -6,6 +6,7 @@ and the zip specification (APPNOTE.TXT, 4.3).
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ EDGETPU_OP = "edgetpu-custom-op"
 
 _MAX_OPERATORS = 10_000
 _MAX_MEMBERS = 1000
+_MAX_TRAILER = 1 << 16
 _END = b"PK\x05\x06"
 _CENTRAL = b"PK\x01\x02"
 _LOCAL = b"PK\x03\x04"
@@ -140,18 +142,12 @@ def _inflate(packed: bytes, member: Member) -> bytes:
 
 def trailing_json(data: Buffer) -> bytes | None:
     """A JSON object that was appended to the file as it is, without a zip."""
-    tail = bytes(data[max(0, len(data) - (1 << 16)) :]).rstrip()
+    tail = bytes(data[max(0, len(data) - _MAX_TRAILER) :]).rstrip()
     if not tail.endswith(b"}"):
         return None
-    at = tail.find(b'{"')
-    for _ in range(64):
-        if at < 0:
-            return None
-        candidate = tail[at:]
-        if b"\x00" not in candidate:
-            return candidate
-        at = tail.find(b'{"', at + 1)
-    return None
+    text = tail[tail.rfind(b"\x00") + 1 :]
+    opening = re.search(rb'\{\s*"', text)
+    return text[opening.start() :] if opening else None
 
 
 def write_member(path: str, name: str, content: bytes) -> None:
