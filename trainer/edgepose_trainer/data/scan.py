@@ -313,7 +313,7 @@ def save_answers(place: Path, pictures: Sequence[Path], answers: Sequence[Checke
 def load_answers(place: Path, num_keypoints: int) -> dict[str, Checked]:
     """Path -> remembered answer; empty where there is no cache or it is damaged."""
     try:
-        with np.load(place, allow_pickle=False) as file:
+        with open(place, "rb") as content, np.load(content, allow_pickle=False) as file:
             columns = {name: file[name] for name in file.files}
         return _answers(columns, num_keypoints)
     except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile, NotImplementedError):

@@ -1,0 +1,306 @@
+"""Finding pictures and labels, what is left out and why, and the cache of the answers."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import edgepose_trainer.data.scan as scan_module
+import numpy as np
+import pytest
+from edgepose_trainer.data import build_dataset, load_data_config
+from edgepose_trainer.data.pictures import check_picture, read_picture
+from edgepose_trainer.data.scan import Problem, SplitScan, scan_split
+from PIL import Image
+
+Make = Callable[..., dict[str, Any]]
+GOOD = [0, 0.5, 0.5, 0.25, 0.5, 0.4, 0.3, 2, 0.6, 0.7, 1, 0, 0, 0]
+
+
+def scan(data: dict[str, Any]) -> SplitScan:
+    (found,) = scan_split(load_data_config(data), "train")
+    return found
+
+
+def names(found: SplitScan) -> list[str]:
+    return [p.stem for p in found.pictures]
+
+
+def the_problem(found: SplitScan) -> Problem:
+    (problem,) = found.problems
+    return problem
+
+
+def test_a_picture_without_labels_is_background(make_dataset: Make) -> None:
+    found = scan(make_dataset({"a": [GOOD], "b": None, "c": []}))
+    assert names(found) == ["a", "b", "c"]
+    assert [len(a.labels) for a in found.checked if a.labels is not None] == [1, 0, 0]
+    assert found.problems == []
+
+
+def test_labels_without_a_picture_are_reported(make_dataset: Make, tmp_path: Path) -> None:
+    data = make_dataset({"a": [GOOD]})
+    (tmp_path / "labels/train/lost.txt").write_text("")
+    problem = the_problem(scan(data))
+    assert (Path(problem.path).name, problem.reason, problem.left_out) == (
+        "lost.txt",
+        "labels without a picture",
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ([*GOOD, 1], "15 numbers"),
+        ([0, 1.5, *GOOD[2:]], "outside 0 to 1"),
+        ([0, float("nan"), *GOOD[2:]], "NaN"),
+        ([0, 0.5, 0.5, -0.2, *GOOD[4:]], "no width or height"),
+    ],
+)
+def test_a_broken_label_leaves_its_picture_out(row: list[float], reason: str, make_dataset: Make) -> None:
+    found = scan(make_dataset({"a": [GOOD], "b": [GOOD, row]}))
+    assert names(found) == ["a"]
+    assert reason in the_problem(found).reason
+    assert Path(the_problem(found).path).name == "b.png"
+
+
+def test_repeated_rows_are_reported_and_dropped(make_dataset: Make) -> None:
+    found = scan(make_dataset({"a": [GOOD, GOOD]}))
+    assert names(found) == ["a"]
+    assert "1 repeated row" in the_problem(found).reason
+    assert len(build_dataset(load_data_config(make_dataset({"a": [GOOD, GOOD]}))).labels(0)) == 1
+
+
+def jpeg(seed: int = 0) -> bytes:
+    picture = cv2.resize(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8), (96, 64))
+    return bytes(cv2.imencode(".jpg", picture)[1])
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "empty .0 bytes."),
+        (jpeg()[: len(jpeg()) // 2], "truncated"),
+        (b"not a picture at all", "cannot be decoded"),
+        (jpeg()[:30], "cannot be decoded"),
+    ],
+)
+def test_a_broken_picture_is_left_out(content: bytes, reason: str, make_dataset: Make, tmp_path: Path) -> None:
+    data = make_dataset({"a": [GOOD]})
+    (tmp_path / "images/train/broken.jpg").write_bytes(content)
+    found = scan(data)
+    assert names(found) == ["a"]
+    with pytest.raises(ValueError, match=reason):
+        raise ValueError(the_problem(found).reason)
+
+
+def test_a_tiny_picture_is_left_out(make_dataset: Make) -> None:
+    with pytest.raises(ValueError, match="smaller than 10 pixels"):
+        scan(make_dataset({"a": [GOOD]}, size=(9, 40)))
+
+
+def test_a_decompression_bomb_is_left_out(make_dataset: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    data = make_dataset({"a": [GOOD]})
+    Image.new("1", (150, 100)).save(tmp_path / "images/train/bomb.png")
+    assert "decompression bomb" in the_problem(scan(data)).reason
+
+
+def test_the_same_picture_twice_is_used_once(make_dataset: Make, tmp_path: Path) -> None:
+    data = make_dataset({"a": [GOOD]})
+    (tmp_path / "images/train/b.png").write_bytes((tmp_path / "images/train/a.png").read_bytes())
+    found = scan(data)
+    assert names(found) == ["a"]
+    assert "the same picture as" in the_problem(found).reason
+
+
+def test_a_path_listed_twice_is_used_once(make_dataset: Make) -> None:
+    data = make_dataset({"a": [GOOD]})
+    data["train"] = ["images/train", "images/train/a.png"]
+    found = scan(data)
+    assert names(found) == ["a"]
+    assert "listed twice" in the_problem(found).reason
+
+
+def test_nothing_usable_is_an_error_that_says_why(make_dataset: Make) -> None:
+    with pytest.raises(ValueError, match=r"no picture of train is usable: .*a\.png: row 1: 2 numbers"):
+        scan(make_dataset({"a": [[0, 1]]}))
+
+
+def test_an_empty_folder_is_an_error(make_dataset: Make, tmp_path: Path) -> None:
+    data = make_dataset({})
+    (tmp_path / "images/train").mkdir(parents=True)
+    with pytest.raises(ValueError, match="no picture was found"):
+        scan(data)
+
+
+def test_a_missing_folder_is_named(make_dataset: Make) -> None:
+    data = {**make_dataset({"a": [GOOD]}), "train": "images/nowhere"}
+    with pytest.raises(FileNotFoundError, match="images/nowhere, which is not there"):
+        scan(data)
+
+
+def test_a_missing_split_is_named(make_dataset: Make) -> None:
+    with pytest.raises(ValueError, match="has no val"):
+        scan_split(load_data_config(make_dataset({"a": [GOOD]})), "val")
+
+
+def test_globs_lists_and_files_name_pictures(make_dataset: Make, tmp_path: Path) -> None:
+    data = make_dataset({name: [GOOD] for name in ("a1", "a2", "b1", "c1")})
+    (tmp_path / "list.txt").write_text("./images/train/c1.png\nimages/train/missing.png\n\n")
+    data["train"] = ["images/*/a*.png", "images/train/b1.png", "list.txt"]
+    found = scan(data)
+    assert names(found) == ["a1", "a2", "b1", "c1"]
+    assert the_problem(found).reason == "no such file"
+
+
+def test_a_list_elsewhere_counts_from_the_sets_path(make_dataset: Make, tmp_path: Path) -> None:
+    data = make_dataset({"a": [GOOD]})
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists/train.txt").write_text("images/train/a.png\n")
+    data["train"] = "lists/train.txt"
+    assert names(scan(data)) == ["a"]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_turned_as_exif_says(orientation: int, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[:20, :20], pixels[:20, 40:], pixels[20:, :20] = (250, 0, 0), (0, 250, 0), (0, 0, 250)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", exif=exif, quality=95)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(buffer.getvalue())
+    # the eight orientations of the EXIF standard as array operations
+    turned = {
+        1: pixels, 2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1], 5: pixels.transpose(1, 0, 2),
+        6: np.rot90(pixels, -1), 7: np.rot90(pixels, 2).transpose(1, 0, 2), 8: np.rot90(pixels, 1),
+    }[orientation]  # fmt: skip
+    height, width, _ = check_picture(path)
+    read = read_picture(path)
+    assert (height, width) == read.shape[:2] == turned.shape[:2]
+    assert np.abs(read.astype(int) - turned).mean() < 6
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK", "I;16", "1"])
+def test_every_kind_of_picture_is_read_as_rgb(mode: str, tmp_path: Path) -> None:
+    base = Image.fromarray(np.full((20, 30), 130, np.uint8))
+    picture = Image.fromarray(np.full((20, 30), 130 * 257, np.uint16)) if mode == "I;16" else base.convert(mode)
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
+    picture.save(path)
+    height, width, _ = check_picture(path)
+    read = read_picture(path)
+    assert (height, width, 3) == read.shape
+    if mode != "1":
+        assert np.abs(read.astype(int) - 130).max() <= 4
+
+
+def test_red_is_the_first_channel(tmp_path: Path) -> None:
+    Image.new("RGB", (20, 20), (250, 10, 30)).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png")[0, 0], [250, 10, 30])
+
+
+def test_coco_json_is_a_source_of_labels(make_dataset: Make, tmp_path: Path) -> None:
+    import json
+
+    data = make_dataset({"a": None, "b": None, "c": None})
+    person = {"image_id": 1, "category_id": 7, "bbox": [16, 12, 16, 24], "keypoints": [20, 15, 2, 0, 0, 0, 30, 30, 1]}
+    document = {
+        "images": [{"id": i, "file_name": f"{n}.png", "width": 64, "height": 48} for i, n in enumerate("abc", 1)],
+        "annotations": [
+            {**person, "id": 1},
+            {**person, "id": 2, "iscrowd": 1},
+            {**person, "id": 3, "image_id": 2, "keypoints": [1, 2]},
+        ],
+        "categories": [{"id": 7, "name": "thing", "keypoints": ["a", "b", "c"]}],
+    }
+    (tmp_path / "train.json").write_text(json.dumps(document))
+    data["annotations"] = {"train": "train.json"}
+    found = scan(data)
+    assert names(found) == ["a", "c"]
+    assert "expected 3 x (x, y, v)" in the_problem(found).reason
+    labels = found.checked[0].labels
+    assert labels is not None
+    np.testing.assert_allclose(labels.boxes, [[24 / 64, 24 / 48, 16 / 64, 24 / 48]], rtol=1e-6)
+    np.testing.assert_allclose(labels.keypoints[0, 0], [20 / 64, 15 / 48, 2], rtol=1e-6)
+
+
+# --- the cache
+
+
+def test_a_second_scan_decodes_nothing(make_dataset: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_dataset({"a": [GOOD], "b": [GOOD, GOOD], "c": None, "d": [[1]]})
+    first = scan(data)
+    monkeypatch.setattr(scan_module, "check_picture", lambda _: pytest.fail("decoded again"))
+    second = scan(data)
+    assert second.pictures == first.pictures
+    assert second.problems == first.problems
+    for a, b in zip(first.checked, second.checked, strict=True):
+        assert a.labels is not None
+        assert b.labels is not None
+        np.testing.assert_array_equal(a.labels.keypoints, b.labels.keypoints)
+        np.testing.assert_array_equal(a.labels.boxes, b.labels.boxes)
+        assert (a.digest, a.height, a.width) == (b.digest, b.height, b.width)
+
+
+@pytest.mark.parametrize("what", ["labels", "picture", "new labels", "gone labels"])
+def test_a_changed_file_is_checked_again(what: str, make_dataset: Make, tmp_path: Path) -> None:
+    data = make_dataset({"a": [GOOD], "b": None})
+    assert names(scan(data)) == ["a", "b"]
+    label, later = tmp_path / "labels/train/a.txt", time.time() + 5
+    if what == "labels":
+        label.write_text(label.read_text() * 2)
+        os.utime(label, (later, later))
+    elif what == "picture":
+        (tmp_path / "images/train/a.png").write_bytes(b"")
+    elif what == "new labels":
+        (tmp_path / "labels/train/b.txt").write_text(label.read_text())
+    else:
+        label.unlink()
+    found = scan(data)
+    people = [len(a.labels) for a in found.checked if a.labels is not None]
+    expected = {"labels": [1, 0], "picture": [0], "new labels": [1, 1], "gone labels": [0, 0]}
+    assert people == expected[what]
+    assert len(found.problems) == (what in ("labels", "picture"))
+
+
+@pytest.mark.parametrize("damage", ["empty", "noise", "cut", "shape", "pickle"])
+def test_a_damaged_cache_is_ignored(damage: str, make_dataset: Make) -> None:
+    data = make_dataset({"a": [GOOD], "b": [GOOD]})
+    scan(data)
+    (place,) = [p for p in scan_module.cache_dir().glob("scans/*.npz") if p.name.startswith(Path(data["path"]).name)]
+    content = place.read_bytes()
+    if damage in ("empty", "noise", "cut"):
+        place.write_bytes({"empty": b"", "noise": b"x" * 500, "cut": content[: len(content) // 2]}[damage])
+    else:
+        with np.load(place) as file:
+            columns = {name: file[name] for name in file.files}
+        columns["boxes"] = np.array([{}] * 2, object) if damage == "pickle" else columns["boxes"][:1]
+        np.savez(place, **columns)
+    assert names(scan(data)) == ["a", "b"]
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(make_dataset: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_dataset({"a": [GOOD]})
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(scan_module, "write_whole", refuse)
+    with pytest.warns(UserWarning, match="cannot be remembered"):
+        assert names(scan(data)) == ["a"]
+
+
+def test_real_pictures_have_no_problems(photos: Path) -> None:
+    for name in ("coco", "lspet", "mpii"):
+        data = {"path": str(photos / name), "train": "images/train", "names": ["person"], "kpt_shape": [17, 3]}
+        found = scan(data)
+        assert len(found.pictures) == 12
+        assert found.problems == []
