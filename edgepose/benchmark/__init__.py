@@ -1,0 +1,135 @@
+"""Measures models on this board: `benchmark(...)` gives latency per stage, memory and start-up of each case."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product
+from typing import Any
+
+from edgepose.benchmark.case import STAGES, load_source
+from edgepose.benchmark.report import BenchmarkReport, CaseResult, StageTimes
+from edgepose.benchmark.trust import doubts
+from edgepose.doctor import board_facts
+from edgepose.doctor.advice import Finding, busy_findings
+from edgepose.doctor.board import load
+from edgepose.doctor.files import Files
+
+__all__ = ["BenchmarkReport", "CaseResult", "StageTimes", "benchmark"]
+
+
+def benchmark(
+    models: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | None] | None,
+    *,
+    source: str | os.PathLike[str] | None = None,
+    backend: str | Sequence[str] = "auto",
+    threads: int | Sequence[int | None] | None = None,
+    imgsz: int | Sequence[int] | None = None,
+    device: str = "auto",
+    precision: str | None = None,
+    spec: str | None = None,
+    conf: float = 0.25,
+    runs: int = 100,
+    warmup: int = 10,
+    timeout: float = 600.0,
+    on_case: Callable[[CaseResult], None] | None = None,
+    root: str | os.PathLike[str] = "/",
+) -> BenchmarkReport:
+    """Times every model on every backend with every number of threads, one after the other, each in a fresh process.
+
+    Args:
+        models: one or several paths; None is the model that `PoseRunner()` loads.
+        source: a picture's path or URL; without it a made-up 640x480 picture, in which there are no people to decode.
+        backend, threads: one or several. imgsz, device, precision, spec, conf: as `PoseRunner` takes them.
+        runs: timed predictions. warmup: predictions before them, at least 1.
+        timeout: seconds after which a case is given up.
+        on_case: called with each case as soon as it is done.
+        root: where /proc and /sys are read for the board's facts.
+
+    A case that fails, crashes or hangs is in the report like any other.
+
+    Raises:
+        ValueError: no model, or runs, warmup or timeout below their least. FileNotFoundError: no such source.
+    """
+    asked = _several(models)
+    if not asked or runs < 1 or warmup < 1 or timeout <= 0:
+        raise ValueError(
+            f"expected a model, runs and warmup of at least 1 and a timeout above 0; got models={models!r}, "
+            f"runs={runs}, warmup={warmup}, timeout={timeout}"
+        )
+    picture = None if source is None else os.fspath(source)
+    load_source(picture)
+    files = Files(root)
+    options = {"imgsz": imgsz, "device": device, "precision": precision, "spec": spec, "conf": conf}
+    request = {"options": options, "source": picture, "runs": runs, "warmup": warmup}
+    before, busy = board_facts(files), list(_busy(files))
+    cases = []
+    for model, name, count in product(asked, _several(backend), _several(threads)):
+        cases.append(run_case(model, name, count, request, timeout))
+        if on_case is not None:
+            on_case(cases[-1])
+    warnings = [*busy, *doubts(before, board_facts(files), cases)]
+    settings = {"source": picture, "runs": runs, "warmup": warmup, **options}
+    return BenchmarkReport(tuple(cases), settings, before, tuple(warnings))
+
+
+def count_cases(models: Any, backend: Any, threads: Any) -> int:
+    """How many cases these make."""
+    return len(_several(models)) * len(_several(backend)) * len(_several(threads))
+
+
+def run_case(
+    model: str | os.PathLike[str] | None,
+    backend: str,
+    threads: int | None,
+    request: dict[str, Any],
+    timeout: float,
+    command: Sequence[str] = (sys.executable, "-m", "edgepose.benchmark.case"),
+) -> CaseResult:
+    """Measures one case in a child process, by `command`."""
+    name = None if model is None else os.fspath(model)
+    options = {**request["options"], "backend": backend, "threads": threads}
+    document = {**request, "model": name, "options": options, "spawned_at": time.monotonic()}
+    answer = _ask(command, json.dumps(document), timeout)
+    samples = answer.pop("samples", {})
+    return CaseResult(
+        model=name or "default model",
+        backend=backend,
+        threads=threads,
+        status=answer.pop("status"),
+        detail=answer.pop("detail", ""),
+        facts=answer,
+        stages={stage: StageTimes(tuple(samples[stage])) for stage in STAGES if stage in samples},
+    )
+
+
+def _ask(command: Sequence[str], document: str, timeout: float) -> dict[str, Any]:
+    try:
+        child = subprocess.run(
+            command, input=document, capture_output=True, text=True, timeout=timeout, errors="replace"
+        )
+    except subprocess.TimeoutExpired:
+        return {"status": "timeout", "detail": f"no answer in {timeout:g} s; timeout= gives it longer"}
+    if child.returncode != 0:
+        lines = child.stderr.strip().splitlines()
+        return {"status": "crashed", "detail": f"exit code {child.returncode}{': ' + lines[-1] if lines else ''}"}
+    try:
+        answer = json.loads(child.stdout)
+        return {"status": answer.pop("status"), **answer}
+    except (ValueError, AttributeError, TypeError, KeyError):
+        return {"status": "failed", "detail": "the process that measures gave no readable answer"}
+
+
+def _busy(files: Files, seconds: float = 0.25) -> Iterator[Finding]:
+    """What other programs do to the processor while this one sleeps."""
+    before = load(files)
+    time.sleep(seconds)
+    yield from busy_findings(before, load(files))
+
+
+def _several(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, Iterable) and not isinstance(value, (str, os.PathLike)) else [value]
