@@ -1,0 +1,152 @@
+"""The verbs of the `edgepose` command: the device half's, and the names of those that the trainer half brings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import import_module
+from typing import Final
+
+from edgepose.command.verbs import BOOL, FLOAT, INT, INTS, SIZE, TEXT, WORDS, Option, Verb, one_of
+
+TASKS: Final = ("pose",)
+
+_MODEL = "model file or folder (.onnx, .tflite, OpenVINO folder or .xml; .pt with the trainer)"
+
+_RUNNER_OPTIONS = (
+    Option("imgsz", SIZE, None, "input size in pixels, for models that take more than one"),
+    Option("device", TEXT, "auto", "where the model runs: auto, cpu, gpu, npu, edgetpu, edgetpu:1, usb, pci …"),
+    Option("precision", TEXT, None, "arithmetic of the runtime: f32 is exact; without it the runtime's own choice"),
+    Option("spec", TEXT, None, "a model without metadata: a spec file (.json, .yaml) or the name of a known one"),
+)
+
+_FOLDER_OPTIONS = (
+    Option("project", TEXT, "runs/pose", "folder that the run's folder is made in"),
+    Option("exist_ok", BOOL, False, "write into an existing run folder instead of making name2, name3 …"),
+)
+
+_PREDICT = Verb(
+    "predict",
+    "Find people in pictures, videos, cameras and streams.",
+    "edgepose.command.predict:run",
+    (
+        Option("model", TEXT, None, _MODEL),
+        Option("source", TEXT, None, "picture, folder, glob, URL, video, camera number or rtsp://…", required=True),
+        Option("conf", FLOAT, 0.25, "least score of a person"),
+        Option("iou", FLOAT, 0.7, "overlap above which the lower-scored of two people is dropped"),
+        Option("max_det", INT, 300, "most people in a picture"),
+        Option("classes", INTS, None, "keep these class numbers only", repeated=True),
+        Option("nms", one_of("iou", "oks"), "iou", "overlap by boxes (iou) or by keypoints (oks)"),
+        Option("agnostic", BOOL, False, "people of different classes drop each other too"),
+        *_RUNNER_OPTIONS,
+        Option("rect", BOOL, False, "models of dynamic size: pad to the stride only, not to a square"),
+        Option("backend", TEXT, "auto", "runtime: onnxruntime, openvino, tflite; by the file if not named"),
+        Option("threads", INT, None, "CPU threads of the runtime; its own choice if not given"),
+        Option("save", BOOL, True, "write annotated pictures or video into the run's folder"),
+        Option("show", BOOL, False, "show annotated pictures in a window (needs a screen and OpenCV)"),
+        Option("save_json", BOOL, False, "write people.json: everything that was found"),
+        Option("save_csv", BOOL, False, "write people.csv: a row a person"),
+        Option("save_coco", BOOL, False, "write coco.json: COCO keypoint results"),
+        Option("line_width", INT, None, "width of drawn lines in pixels; by the picture's size if not given"),
+        Option("vid_stride", INT, 1, "videos: use every n-th frame"),
+        Option("name", TEXT, "predict", "name of the run's folder"),
+        *_FOLDER_OPTIONS,
+        Option("verbose", BOOL, False, "let the runtime print its own messages"),
+    ),
+    (
+        "edgepose predict source=photo.jpg",
+        "edgepose predict model=pose.onnx source=clip.mp4 conf=0.4 save_csv=true",
+        "edgepose predict model=pose.tflite source=0 show=true save=false",
+    ),
+)
+
+_INFO = Verb(
+    "info",
+    "Say what a model is, how it is fed and read, and where it comes from.",
+    "edgepose.command.info:run",
+    (
+        Option("model", TEXT, None, f"{_MODEL[:-1]}, and a model's .yaml)", required=True),
+        Option("spec", TEXT, None, "a model without metadata: a spec file (.json, .yaml) or the name of a known one"),
+        Option("json", BOOL, False, "print one JSON object"),
+    ),
+    ("edgepose info model=pose.onnx", "edgepose info model=pose.tflite json=true"),
+)
+
+_BENCHMARK = Verb(
+    "benchmark",
+    "Measure latency per stage, memory and start-up of models, each case in a fresh process.",
+    "edgepose.command.benchmark:run",
+    (
+        Option("model", TEXT, None, _MODEL, repeated=True),
+        Option("source", TEXT, None, "picture to predict on; a made-up 640x480 one if not given"),
+        Option("backend", WORDS, "auto", "runtimes to try each model on", repeated=True),
+        Option("threads", INTS, None, "numbers of CPU threads to try; the runtime's own choice if not given", True),
+        *_RUNNER_OPTIONS,
+        Option("conf", FLOAT, 0.25, "least score of a person"),
+        Option("runs", INT, 100, "timed predictions of each case"),
+        Option("warmup", INT, 10, "predictions before the timed ones, the first is timed by itself"),
+        Option("timeout", FLOAT, 600.0, "seconds after which a case is given up"),
+        Option("save", BOOL, True, "write benchmark.json and benchmark.csv into the run's folder"),
+        Option("plot", BOOL, None, "write benchmark.png (extra [plot]); if not given: when matplotlib is there"),
+        Option("json", BOOL, False, "print one JSON object"),
+        Option("name", TEXT, "benchmark", "name of the run's folder"),
+        *_FOLDER_OPTIONS,
+    ),
+    (
+        "edgepose benchmark model=pose.onnx model=pose.tflite threads=1,4",
+        "edgepose benchmark model=pose.onnx backend=onnxruntime,openvino source=photo.jpg",
+    ),
+)
+
+_DOCTOR = Verb(
+    "doctor",
+    "Look at the board: runtimes, delegates, processor, heat, cameras; say what is missing and how to get it.",
+    "edgepose.command.doctor:run",
+    (
+        Option("json", BOOL, False, "print one JSON object"),
+        Option("timeout", FLOAT, 30.0, "seconds after which the probe of a runtime is given up"),
+    ),
+    ("edgepose doctor", "edgepose doctor json=true"),
+)
+
+VERBS: Final = {verb.name: verb for verb in (_PREDICT, _INFO, _BENCHMARK, _DOCTOR)}
+
+# Their options come from edgepose_trainer.cli.VERBS, which is imported when one of them is used.
+TRAINER_VERBS: Final = {
+    "train": "Train a model on labelled pictures.",
+    "val": "Measure a model's accuracy on labelled pictures.",
+    "export": "Turn a checkpoint into a file for a runtime.",
+    "verify": "Hold two models against each other on the same pictures.",
+    "convert": "Convert labels between formats.",
+    "check": "Look for what is broken in a data set, and draw its labels.",
+    "cfg": "Print every training setting with its default.",
+}
+
+# A file of one of these kinds is a checkpoint or the plan of a network: the trainer's verb of the same name takes it.
+TRAINER_FILES: Final = (".pt", ".pth", ".yaml", ".yml")
+
+
+def verb_names() -> tuple[str, ...]:
+    return (*VERBS, *TRAINER_VERBS)
+
+
+def find_verb(name: str, models: Iterable[str] = ()) -> Verb:
+    """The declaration of a verb.
+
+    Raises ImportError where the trainer half, which brings it, is not there.
+    """
+    if name in TRAINER_VERBS or any(model.lower().endswith(TRAINER_FILES) for model in models):
+        return _trainer_verb(name)
+    return VERBS[name]
+
+
+def _trainer_verb(name: str) -> Verb:
+    try:
+        verbs: dict[str, Verb] = import_module("edgepose_trainer.cli").VERBS
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f'"edgepose {name}" of a checkpoint or a data set needs the trainer, and {error.name} is not installed: '
+            'pip install "edgepose[train]"'
+        ) from error
+    if name not in verbs:
+        raise ValueError(f'the trainer has no verb "{name}"; it has {", ".join(verbs)}')
+    return verbs[name]

@@ -1,0 +1,246 @@
+"""Where `edgepose predict` puts what it finds: JSON, CSV and COCO files, annotated pictures and videos.
+
+A sink takes one result after the other and holds none: memory stays flat over any video. Its files get their names when
+they are complete.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from edgepose.command.runs import write_whole
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgepose.result import PoseResult
+    from edgepose.sources import Frame
+
+
+class Sink(Protocol):
+    """Takes results in order. `close` completes the files and names them; `discard` drops what is incomplete."""
+
+    def add(self, frame: Frame, result: PoseResult) -> None: ...
+    def close(self) -> list[Path]: ...
+    def discard(self) -> None: ...
+
+
+class _GrowingFile:
+    """A text file that grows under a temporary name beside its own."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._part = path.with_name(f".{path.name}.part")
+        self._file = open(self._part, "w", encoding="utf-8", newline="")  # noqa: SIM115
+
+    def write(self, text: str) -> None:
+        self._file.write(text)
+
+    def close(self) -> list[Path]:
+        try:
+            self._file.close()
+        except OSError:
+            self.discard()
+            raise
+        os.replace(self._part, self._path)
+        return [self._path]
+
+    def discard(self) -> None:
+        with suppress(OSError):
+            self._file.close()
+        self._part.unlink(missing_ok=True)
+
+
+class JsonSink:
+    """A JSON list of what `documents` makes of each result."""
+
+    def __init__(self, path: Path, documents: Callable[[Frame, PoseResult], list[Any]]) -> None:
+        self._out = _GrowingFile(path)
+        self._documents = documents
+        self._separator = "[\n"
+
+    def add(self, frame: Frame, result: PoseResult) -> None:
+        from json import dumps
+
+        for document in self._documents(frame, result):
+            self._out.write(self._separator + dumps(document, ensure_ascii=False, allow_nan=False))
+            self._separator = ",\n"
+
+    def close(self) -> list[Path]:
+        self._out.write("[]\n" if self._separator == "[\n" else "\n]\n")
+        return self._out.close()
+
+    def discard(self) -> None:
+        self._out.discard()
+
+
+class CsvSink:
+    """A row a person, the columns of `PoseResult.to_rows`."""
+
+    def __init__(self, path: Path) -> None:
+        self._out = _GrowingFile(path)
+        self._header = True
+
+    def add(self, frame: Frame, result: PoseResult) -> None:
+        self._out.write(result.to_csv(header=self._header))
+        self._header = False
+
+    def close(self) -> list[Path]:
+        return self._out.close()
+
+    def discard(self) -> None:
+        self._out.discard()
+
+
+def plain_documents(frame: Frame, result: PoseResult) -> list[Any]:
+    """One document a picture or frame: `PoseResult.to_dict`."""
+    return [result.to_dict()]
+
+
+def coco_documents(frame: Frame, result: PoseResult) -> list[Any]:
+    """One document a person: COCO keypoint results."""
+    return list(result.to_coco(image_id(frame)))
+
+
+def image_id(frame: Frame) -> int | str:
+    """The picture's name without its ending, as a number where it is one (COCO's names are); NAME_FRAME of a video."""
+    stem = stem_of(frame.source)
+    if frame.time is not None:
+        return f"{stem}_{frame.index}"
+    return int(stem) if stem.isascii() and stem.isdigit() else stem
+
+
+def stem_of(source: str | None) -> str:
+    """The name of a path, URL or camera without its folder and ending, fit for a file name."""
+    name = PurePosixPath((source or "").partition("?")[0].rstrip("/").replace("\\", "/")).stem
+    return "".join(letter if letter.isalnum() or letter in "-_. " else "_" for letter in name) or "picture"
+
+
+class DrawingSink:
+    """Draws each result once and hands the picture on: to files, videos, a window."""
+
+    def __init__(self, targets: Sequence[Target], line_width: int | None) -> None:
+        self._targets = targets
+        self._line_width = line_width
+
+    def add(self, frame: Frame, result: PoseResult) -> None:
+        from edgepose.drawing import draw
+
+        drawn = draw(frame.image, result, color=frame.color, line_width=self._line_width)
+        bgr = drawn[..., ::-1] if frame.color == "RGB" else drawn
+        for target in self._targets:
+            target.add(frame, bgr)
+
+    def close(self) -> list[Path]:
+        return [path for target in self._targets for path in target.close()]
+
+    def discard(self) -> None:
+        for target in self._targets:
+            target.discard()
+
+
+class Target(Protocol):
+    """Takes drawn pictures, (H, W, 3) BGR, in order; `close` and `discard` as of a `Sink`."""
+
+    def add(self, frame: Frame, bgr: NDArray[np.uint8]) -> None: ...
+    def close(self) -> list[Path]: ...
+    def discard(self) -> None: ...
+
+
+class PictureFiles:
+    """Pictures in the run's folder: PNG stays PNG, all others become JPEG. Frames of videos are not written here."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._written: list[Path] = []
+        self._names: set[str] = set()
+
+    def add(self, frame: Frame, bgr: NDArray[np.uint8]) -> None:
+        if frame.time is not None:
+            return
+        from PIL import Image
+
+        png = (frame.source or "").lower().endswith(".png")
+        buffer = io.BytesIO()
+        picture = Image.fromarray(bgr[..., ::-1])
+        picture.save(buffer, "PNG") if png else picture.save(buffer, "JPEG", quality=95)
+        path = self._folder / self._new_name(stem_of(frame.source), ".png" if png else ".jpg")
+        write_whole(path, buffer.getvalue())
+        self._written.append(path)
+
+    def _new_name(self, stem: str, ending: str) -> str:
+        """A name that this run has not used: pictures of several folders may be called the same."""
+        number, name = 1, stem + ending
+        while name.lower() in self._names:
+            number += 1
+            name = f"{stem}-{number}{ending}"
+        self._names.add(name.lower())
+        return name
+
+    def close(self) -> list[Path]:
+        return self._written
+
+    def discard(self) -> None:
+        """Nothing: each picture is complete already."""
+
+
+class VideoFiles:
+    """Videos in the run's folder, one for each video or stream of the source: MP4 (MPEG-4), by OpenCV."""
+
+    def __init__(self, folder: Path, fps: Callable[[], float]) -> None:
+        self._folder = folder
+        self._fps = fps
+        self._source: str | None = None
+        self._writer: Any = None
+        self._shape: tuple[int, ...] = ()
+        self._written: list[Path] = []
+
+    def add(self, frame: Frame, bgr: NDArray[np.uint8]) -> None:
+        if frame.time is None:
+            return
+        if self._writer is None or frame.source != self._source:
+            self._finish()
+            self._begin(frame.source, bgr)
+        if bgr.shape == self._shape:  # a stream may change its size; a video file cannot
+            self._writer.write(np.ascontiguousarray(bgr))
+
+    def _begin(self, source: str | None, bgr: NDArray[np.uint8]) -> None:
+        try:
+            import cv2
+        except ImportError as error:
+            raise ImportError('writing a video needs OpenCV: pip install "edgepose[video]"; or save=false') from error
+        path = self._folder / f"{stem_of(source)}.mp4"
+        size = (bgr.shape[1], bgr.shape[0])
+        self._writer = cv2.VideoWriter(str(_part(path)), cv2.VideoWriter.fourcc(*"mp4v"), self._fps(), size)
+        if not self._writer.isOpened():
+            raise OSError(f"{path}: OpenCV cannot write a video of {size[0]}x{size[1]} pixels there")
+        self._source, self._shape = source, bgr.shape
+        self._written.append(path)
+
+    def _finish(self) -> None:
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None
+            os.replace(_part(self._written[-1]), self._written[-1])
+
+    def close(self) -> list[Path]:
+        self._finish()
+        return self._written
+
+    def discard(self) -> None:
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None
+            _part(self._written.pop()).unlink(missing_ok=True)
+
+
+def _part(path: Path) -> Path:
+    """Where a video grows: OpenCV goes by the ending."""
+    return path.with_name(f".part-{path.name}")
