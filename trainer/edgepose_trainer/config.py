@@ -54,7 +54,7 @@ class Config:
     save_period: int
     save_minutes: float
     save_batches: int
-    resume: str | None
+    resume: bool | str | None
     val: bool
     val_period: int
     plots: bool

@@ -92,9 +92,9 @@ class Metrics:
     f1: float
     threshold: float
     pck: float
-    keypoint_error: Floats
-    keypoint_pck: Floats
-    curves: Curves
+    keypoint_error: Floats = field(repr=False)
+    keypoint_pck: Floats = field(repr=False)
+    curves: Curves = field(repr=False)
     images: int
     people: int
     keypoint_names: tuple[str, ...] = ()

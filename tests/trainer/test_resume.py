@@ -1,0 +1,122 @@
+"""A run that was stopped, in any way, ends with the very weights of one that was not."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from edgepose_trainer.checkpoint import load_checkpoint
+from edgepose_trainer.config import load_config, save_config
+from edgepose_trainer.train import Run, train
+
+ROOT = Path(__file__).parents[2]
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(path).model.state_dict()
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run without interruption."""
+    return train(load_config(None, tiny_settings | {"project": str(tmp_path_factory.mktemp("whole"))})).folder
+
+
+class Killed(Exception):
+    """Stands for a death that leaves no time to save anything."""
+
+
+@pytest.mark.parametrize(("at_batch", "save_batches"), [(4, 0), (6, 2), (8, 1)])
+def test_a_run_that_died_goes_on_to_the_same_weights_and_table(
+    whole: Path, tiny_settings: dict[str, Any], tmp_path: Path, at_batch: int, save_batches: int
+) -> None:
+    def die(run: Run) -> None:
+        if run.state.epoch * len(run.loader) + run.state.batch == at_batch:
+            raise Killed
+
+    settings = tiny_settings | {"project": str(tmp_path), "save_batches": save_batches}
+    with pytest.raises(Killed):
+        train(load_config(None, settings), {"on_batch_end": [die]})
+    last = tmp_path / "train" / "weights" / "last.pt"
+    result = train(load_config(None, {"resume": str(last), "verbose": False, "threads": 1, "workers": 0}))
+    assert result.folder == tmp_path / "train"
+    assert_same_weights(result.folder / "weights" / "last.pt", whole / "weights" / "last.pt")
+    assert losses(result.folder) == losses(whole)
+
+
+def losses(folder: Path) -> list[list[str]]:
+    rows = [line.split(",") for line in (folder / "results.csv").read_text().splitlines()]
+    kept = [i for i, name in enumerate(rows[0]) if "loss" in name or "AP" in name or name == "epoch"]
+    return [[row[i] for i in kept] for row in rows]
+
+
+def start(settings: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
+    """A training in a process of its own."""
+    folder.mkdir(exist_ok=True)
+    save_config(load_config(None, settings), folder / "settings.yaml")
+    command = [sys.executable, "-m", "edgepose_trainer.train", str(folder / "settings.yaml")]
+    path = os.pathsep.join([str(ROOT), str(ROOT / "trainer"), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE)
+
+
+def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(1200):
+        if path.exists() or process.poll() is not None:
+            return
+        time.sleep(0.05)
+    raise TimeoutError(path)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    settings = tiny_settings | {"project": str(tmp_path), "epochs": 500, "save_batches": 1, "val": False, "verbose": True}
+    process = start(settings, tmp_path / "settings")
+    last = tmp_path / "train" / "weights" / "last.pt"
+    wait_for(last, process)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 0, output
+    assert f"go on with: edgepose train resume={last}" in output
+    assert load_checkpoint(last).training is not None
+
+
+def run_killed_at_random(settings: dict[str, Any], folder: Path, seed: int) -> Path:
+    """Killed (-9) at random times and resumed until it is done."""
+    last, dice, kills = folder / "train" / "weights" / "last.pt", random.Random(seed), 0
+    while True:
+        now = {**settings, "resume": str(last)} if last.exists() else {**settings, "project": str(folder), "exist_ok": True}
+        process = start(now, folder)
+        wait_for(last, process)
+        try:
+            _, errors = process.communicate(timeout=dice.uniform(1, 6) if kills < 4 else 300)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills += 1
+            continue
+        assert process.returncode == 0, errors.decode()
+        return last
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_three_runs_killed_at_random_points_end_with_the_same_weights(
+    whole: Path, tiny_settings: dict[str, Any], tmp_path: Path, seed: int
+) -> None:
+    settings = tiny_settings | {"epochs": 40, "save_batches": 1, "workers": 2}
+    reference = train(load_config(None, settings | {"project": str(tmp_path / "reference")}))
+    last = run_killed_at_random(settings, tmp_path / "killed", seed)
+    assert_same_weights(last, reference.folder / "weights" / "last.pt")
