@@ -74,7 +74,7 @@ COLOURS = ((255, 60, 60), (60, 255, 60), (60, 60, 255), (255, 255, 60))
 
 
 def draw_person(rng: np.random.Generator, picture: Any) -> str:
-    """A body with four coloured corners; its label line: box and keypoints left and right shoulder, left and right hip."""
+    """A body with four coloured corners; its label line: box, left and right shoulder, left and right hip."""
     height, width = picture.shape[:2]
     w, h = rng.uniform(0.3, 0.5) * width, rng.uniform(0.4, 0.7) * height
     x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)

@@ -82,7 +82,13 @@ def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
-    settings = tiny_settings | {"project": str(tmp_path), "epochs": 500, "save_batches": 1, "val": False, "verbose": True}
+    settings = tiny_settings | {
+        "project": str(tmp_path),
+        "epochs": 500,
+        "save_batches": 1,
+        "val": False,
+        "verbose": True,
+    }
     process = start(settings, tmp_path / "settings")
     last = tmp_path / "train" / "weights" / "last.pt"
     wait_for(last, process)
@@ -97,7 +103,11 @@ def run_killed_at_random(settings: dict[str, Any], folder: Path, seed: int) -> P
     """Killed (-9) at random times and resumed until it is done."""
     last, dice, kills = folder / "train" / "weights" / "last.pt", random.Random(seed), 0
     while True:
-        now = {**settings, "resume": str(last)} if last.exists() else {**settings, "project": str(folder), "exist_ok": True}
+        now = (
+            {**settings, "resume": str(last)}
+            if last.exists()
+            else {**settings, "project": str(folder), "exist_ok": True}
+        )
         process = start(now, folder)
         wait_for(last, process)
         try:

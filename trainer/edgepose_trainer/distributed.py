@@ -142,11 +142,18 @@ def sync_batch_norm(network: nn.Module, world: World) -> nn.Module:
     if world.size == 1:
         return network
     if world.device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return converted
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = GlobalBatchNorm
     return network
+
+
+def _summed(values: Tensor) -> Tensor:
+    """The sum over all processes, through which gradients pass."""
+    result: Tensor = dist_nn.all_reduce(values)  # type: ignore[no-untyped-call]
+    return result
 
 
 class GlobalBatchNorm(nn.BatchNorm2d):
@@ -157,13 +164,14 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         if not self.training:
             return super().forward(x)
         values = x.float()
-        count = dist_nn.all_reduce(values.new_tensor([values.numel() / values.shape[1]]))
-        mean = dist_nn.all_reduce(values.sum((0, 2, 3))) / count
+        count = _summed(values.new_tensor([values.numel() / values.shape[1]]))
+        mean = _summed(values.sum((0, 2, 3))) / count
         centred = values - mean[:, None, None]
-        variance = dist_nn.all_reduce((centred * centred).sum((0, 2, 3))) / count
+        variance = _summed((centred * centred).sum((0, 2, 3))) / count
         self._follow(mean.detach(), variance.detach() * count / (count - 1))
         scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        result: Tensor = (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        return result
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgepose_trainer.config import Config
+from edgepose_trainer.nn import PoseNetwork
 
 LONG_RUN = 10_000
 
@@ -93,7 +94,7 @@ class MovingAverage:
     The decay of step n is decay * (1 - exp(-n / tau)), so that young averages follow fast.
     """
 
-    def __init__(self, network: nn.Module, decay: float, tau: float) -> None:
+    def __init__(self, network: PoseNetwork, decay: float, tau: float) -> None:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         self.decay, self.tau, self.steps = decay, tau, 0
         self._mine, self._theirs = _float_tensors(self.network), _float_tensors(network)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -43,6 +43,9 @@ from edgepose_trainer.nn import PoseNetwork, build_model
 from edgepose_trainer.optim import MovingAverage, build_optimizer, choose_optimizer, freeze_layers, set_rates
 from edgepose_trainer.recorder import LOSS_NAMES, EpochLine, Recorder, make_folder
 from edgepose_trainer.validate import Validator, autocast, precision_of, to_input, validate
+
+if TYPE_CHECKING:
+    from edgepose_trainer.data.pictures import CacheMode
 
 EVENTS = ("on_train_start", "on_epoch_start", "on_batch_end", "on_epoch_end", "on_checkpoint", "on_train_end")
 """What callbacks can be called at."""
@@ -286,7 +289,7 @@ def build_loaders(config: Config, data: DataConfig, network: PoseNetwork, world:
     sizes = [config.imgsz, *(int(stage[1]) for stage in config.imgsz_schedule or [])]
     if wrong := [size for size in sizes if size % stride]:
         raise ValueError(f"imgsz={wrong[0]} is not a multiple of the network's largest stride {stride}")
-    cache = config.cache or None
+    cache = cast("CacheMode | bool", config.cache)
     augment = AugmentConfig(**{f.name: getattr(config, f.name) for f in fields(AugmentConfig)})
     dataset = build_dataset(data, "train", max(sizes), augment, cache)
     loader = build_loader(
@@ -431,8 +434,8 @@ def backward(run: Run, batch: Batch) -> Tensor:
     images = to_input(batch["images"], device)
     with autocast(run.dtype, device):
         heads = run.forward(images)
-    loss, items = run.criterion(heads, batch)
-    run.scaler.scale(loss).backward()
+    loss, items = run.criterion(heads, cast("Mapping[str, Tensor]", batch))
+    torch.autograd.backward(run.scaler.scale(loss))
     return torch.stack([items[name] for name in LOSS_NAMES]).double()
 
 
@@ -482,7 +485,14 @@ def validate_epoch(run: Run) -> Metrics | None:
         return None
     start = time.monotonic()
     metrics = validate(
-        run.average.network, run.val_loader, run.data, config, run.world.device, run.validators, state.epoch + 1, run.dtype
+        run.average.network,
+        run.val_loader,
+        run.data,
+        config,
+        run.world.device,
+        run.validators,
+        state.epoch + 1,
+        run.dtype,
     )
     state.seconds += time.monotonic() - start
     return metrics
@@ -623,8 +633,8 @@ def explained_memory_errors(config: Config) -> Iterator[None]:
         reason = (text or type(error).__name__).strip().splitlines()[0][:200]
         raise MemoryError(
             f"batch={config.batch} at imgsz={config.imgsz} does not fit into memory ({reason}); try "
-            f"batch={max(1, config.batch // 2)} (nbs={config.nbs} keeps the step's size), a smaller imgsz, fewer workers, "
-            "or cache=false"
+            f"batch={max(1, config.batch // 2)} (nbs={config.nbs} keeps the step's size), a smaller imgsz, fewer "
+            "workers, or cache=false"
         ) from error
 
 

@@ -6,7 +6,8 @@ A batch is a dict of tensors:
     batch_idx           (M,) picture of each labelled instance
     cls                 (M,) its class
     boxes               (M, 4) x centre, y centre, width, height as parts of the picture's size
-    keypoints           (M, K, D) x, y as parts of the picture's size; D = 3: v, 0 where the point is not visible
+    keypoints           (M, K, 3) x, y as parts of the picture's size, and v, 0 where the point is not labelled; or
+                        (M, K, 2) where kpt_shape is [K, 2] and each point is labelled
     keypoint_known      (M, K) bool; False: neither place nor visibility of this point is learned. Optional: all True
     background_weight   (B,) float; how much a cell outside all labelled boxes of the picture learns that nothing is
                         there: 1 in fully labelled pictures, less where people may be unlabelled. Optional: 1
@@ -164,7 +165,8 @@ class _Targets:
         self.classes = batch["cls"].to(device).long().flatten()
         boxes, keypoints = batch["boxes"].to(device).float(), batch["keypoints"].to(device).float()
         count = len(self.pictures)
-        if len(self.classes) != count or boxes.shape != (count, 4) or keypoints.shape != (count, *kpt_shape):
+        shapes = ((count, kpt_shape[0], 3), (count, *kpt_shape))
+        if len(self.classes) != count or boxes.shape != (count, 4) or keypoints.shape not in shapes:
             raise ValueError(
                 f"a batch of {count} labels for keypoints {kpt_shape} needs cls ({count},), boxes ({count}, 4) and "
                 f"keypoints ({count}, {kpt_shape[0]}, {kpt_shape[1]}); got {tuple(batch['cls'].shape)}, "
@@ -178,7 +180,7 @@ class _Targets:
         known = batch.get("keypoint_known")
         every = torch.ones(count, kpt_shape[0], dtype=torch.bool, device=device)
         self.known = every if known is None else known.to(device).bool()
-        self.visible = self.known & (keypoints[:, :, 2] != 0) if kpt_shape[1] == 3 else self.known
+        self.visible = self.known & (keypoints[:, :, 2] != 0) if keypoints.shape[2] == 3 else self.known
         self.background_weight = _partly(batch.get("background_weight"), device)
         self.background_ignore = _partly(batch.get("background_ignore"), device)
 
