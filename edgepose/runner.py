@@ -148,8 +148,9 @@ class PoseRunner:
             ValueError, TypeError: a picture that is none. FileNotFoundError: no such file.
         """
         if isinstance(source, (list, tuple)) or (isinstance(source, np.ndarray) and source.ndim == 4):
-            return self._predict_many([self._load(item, color) for item in source], roi)
-        return self._predict_batch([self._load(source, color)], roi)[0]
+            results = self._predict_many([self._load(item, color) for item in source], roi)
+            return [_named(result, item) for result, item in zip(results, source, strict=True)]
+        return _named(self._predict_batch([self._load(source, color)], roi)[0], source)
 
     __call__ = predict
 
@@ -167,7 +168,7 @@ class PoseRunner:
         with open_source(source, **options) as frames:
             for frame in frames:
                 yield self._predict_batch([(frame.image, frame.color)], None)[0].with_source(
-                    frame.source, frame.index, frame.time
+                    frame.source or None, frame.index, frame.time
                 )
 
     def warmup(self, times: int = 1) -> None:
@@ -242,6 +243,11 @@ class PoseRunner:
         batch = spec.batch or len(sizes)
         channels = 1 if spec.color == "GRAY" else 3
         return (batch, channels, height, width) if spec.layout == "NCHW" else (batch, height, width, channels)
+
+
+def _named(result: PoseResult, source: object) -> PoseResult:
+    """The result with the path or URL that its picture came from."""
+    return result.with_source(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else result
 
 
 def rect_size(sizes: Sequence[tuple[int, int]], side: int, stride: int) -> tuple[int, int]:

@@ -31,15 +31,15 @@ _OPTIONS = ("vid_stride", "on_error", "color")
 class Frame:
     """One picture of a source.
 
-    image: (H, W, 3) or (H, W) uint8, its colours in the order `color`. source: path, URL or camera; None for a picture
-    that has no name. index: the frame's number in its video or stream, from 0, counting those dropped and strided
+    image: (H, W, 3) or (H, W) uint8, its colours in the order `color`. source: path, URL or camera; "" for a picture
+    without a name. index: the frame's number in its video or stream, from 0, counting those dropped and strided
     over; of a picture, its place among the source's pictures. time: seconds since the video's beginning, or since a
     live source was opened; None for pictures.
     """
 
     image: NDArray[np.uint8]
     color: Color
-    source: str | None
+    source: str
     index: int
     time: float | None = None
 
@@ -56,7 +56,7 @@ def open_source(
             iterator of pictures; a video file or its URL; a camera: its number (0 or "0") or "/dev/video0"; a network
             stream: RTSP, RTMP, HLS (.m3u8), MJPEG over HTTP. A live source is alone: one `open_source` each.
         vid_stride: takes every so many frames of a video file.
-        on_error: "raise", or "skip": what cannot be read is noted in the source's `problems`, and the next one comes.
+        on_error: "raise", or "skip": what cannot be read is noted in the source's `skipped`, and the next one comes.
         color: the order of numpy pictures.
 
     Raises:
@@ -78,11 +78,11 @@ class Source:
 
     total: how many frames will come (as a video file says), None where nobody knows before the end.
     fps: frames a second of the video or stream that is read, None for pictures or where it does not say.
-    problems: (name, error) of what could not be read.
+    skipped: (name, error) of what could not be read.
     """
 
     def __init__(self, items: Iterable[Item], *, vid_stride: int, on_error: OnError, color: Color) -> None:
-        self.problems: list[tuple[str, Exception]] = []
+        self.skipped: list[tuple[str, Exception]] = []
         self.total: int | None = None
         self.fps: float | None = None
         self._vid_stride = vid_stride
@@ -130,9 +130,9 @@ class Source:
             frames = capture.frame_count(self._open_video(items[0]))
             self.total = None if frames is None else math.ceil(frames / self._vid_stride)
         elif len(items) == 1:
-            opened = capture.open_live(items[0].value, str(items[0].name))
+            opened = capture.open_live(items[0].value, items[0].name)
             self.fps = capture.frame_rate(opened)
-            self._newest = NewestFrame(opened, str(items[0].name))
+            self._newest = NewestFrame(opened, items[0].name)
 
     def _read(self, items: Iterable[Item]) -> Generator[Frame, None, None]:
         index = 0
@@ -147,7 +147,7 @@ class Source:
             except (OSError, ValueError, TypeError) as error:
                 if self._on_error == "raise":
                     raise
-                self.problems.append((item.name or f"picture {index}", error))
+                self.skipped.append((item.name or f"picture {index}", error))
             index += item.kind == "picture"
 
     def _picture(self, item: Item, index: int) -> Frame:
@@ -177,9 +177,7 @@ class Source:
         if index == 0:
             raise ValueError(f"the video {item.name} has no frame that can be read")
         if expected is not None and index < 0.95 * expected - 1:
-            self.problems.append(
-                (str(item.name), EOFError(f"ends after {index} of {expected} frames: cut short or damaged"))
-            )
+            self.skipped.append((item.name, EOFError(f"ends after {index} of {expected} frames: cut short or damaged")))
 
     def _live_frames(self, item: Item) -> Iterator[Frame]:
         """The newest frame each time, until the source is closed; ConnectionError when it ends by itself."""

@@ -40,7 +40,7 @@ def open_video(path: str) -> Capture:
     if "://" not in path and not os.path.exists(path):
         raise FileNotFoundError(f"there is no video {path!r} (in {os.getcwd()!r})")
     cv2 = import_cv2()
-    with _quiet(cv2):
+    with quiet(cv2):
         video = cv2.VideoCapture(path, cv2.CAP_FFMPEG, _timeouts(cv2))
         if not video.isOpened():
             video = cv2.VideoCapture(path)
@@ -61,7 +61,7 @@ def open_live(source: int | str, name: str) -> Capture:
 
 def _open_stream(url: str, name: str) -> Capture:
     cv2 = import_cv2()
-    with _quiet(cv2):
+    with quiet(cv2):
         stream = cv2.VideoCapture(url, cv2.CAP_FFMPEG, _timeouts(cv2))
     if not stream.isOpened():
         raise ConnectionError(f"{name} cannot be opened: check the address, the password and that the camera is on")
@@ -74,7 +74,7 @@ def _open_camera(camera: int | str) -> Capture:
     if linux:
         _check_device(f"/dev/video{camera}" if isinstance(camera, int) else camera)
     cv2 = import_cv2()
-    with _quiet(cv2):
+    with quiet(cv2):
         video = cv2.VideoCapture(camera, cv2.CAP_V4L2 if linux else cv2.CAP_ANY)
     if not video.isOpened():
         raise OSError(
@@ -99,7 +99,7 @@ def _timeouts(cv2: Any) -> list[int]:
 
 
 @contextlib.contextmanager
-def _quiet(cv2: Any) -> Iterator[None]:
+def quiet(cv2: Any) -> Iterator[None]:
     """OpenCV's warnings on stderr say nothing that our errors do not."""
     log = cv2.utils.logging
     level = log.getLogLevel()

@@ -23,11 +23,11 @@ Kind: TypeAlias = Literal["picture", "video", "camera", "stream"]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing to read. value: a path, URL, camera number, array, bytes or Pillow picture."""
+    """One thing to read. value: a path, URL, camera number, array, bytes or Pillow picture; name: as told to people."""
 
     kind: Kind
     value: Any
-    name: str | None
+    name: str
 
 
 def find_items(source: Any) -> Iterable[Item]:
@@ -40,7 +40,7 @@ def find_items(source: Any) -> Iterable[Item]:
     items = _several(source) if isinstance(source, (list, tuple)) else _expand(source)
     if not items:
         raise ValueError("the source is an empty list")
-    live = [str(item.name) for item in items if item.kind in ("camera", "stream")]
+    live = [item.name for item in items if item.kind in ("camera", "stream")]
     if live and len(items) > 1:
         raise ValueError(f"a live source never ends: open {live[0]} alone, each live source with a runner of its own")
     return items
@@ -60,11 +60,11 @@ def _one(picture: Any) -> Item:
 def _expand(source: Any) -> list[Item]:
     if isinstance(source, np.ndarray):
         batch = list(source) if source.ndim == 4 else [source]
-        return [Item("picture", image, None) for image in batch]
+        return [Item("picture", image, "") for image in batch]
     if isinstance(source, (bytes, bytearray, memoryview)):
-        return [Item("picture", source, None)]
+        return [Item("picture", source, "")]
     if is_pillow(source):
-        return [Item("picture", source, getattr(source, "filename", None) or None)]
+        return [Item("picture", source, str(getattr(source, "filename", "")))]
     if isinstance(source, (int, np.integer)) and not isinstance(source, bool):
         return [_camera(int(source))]
     if isinstance(source, (str, os.PathLike)):
