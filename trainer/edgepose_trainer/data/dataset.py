@@ -305,7 +305,15 @@ def build_dataset(
     if rect and augment is not None:
         raise ValueError("rect is for letterboxed pictures: augmented ones are square")
     scans = [_share(scan, fraction) for scan in scan_split(data, split, progress)]
+    _tell([problem for scan in scans for problem in scan.problems], split)
     return PoseDataset(data, scans, imgsz, augment, "ram" if cache is True else cache or None, rect)
+
+
+def _tell(problems: Sequence[Problem], split: str, most: int = 10) -> None:
+    if problems:
+        more = f"\n  and {len(problems) - most} more: see edgepose check" if len(problems) > most else ""
+        lines = "".join(f"\n  {problem}" for problem in problems[:most])
+        log.warning("%s: %d problems in pictures and labels:%s%s", split, len(problems), lines, more)
 
 
 def _share(scan: SplitScan, fraction: float) -> SplitScan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import http.client
@@ -69,9 +70,14 @@ def _fetch_and_unpack(item: Download, progress: Progress | None) -> None:
     with _alone(archive.with_name(archive.name + ".lock")):
         if _marker(item).exists():  # another process was faster
             return
-        log.info("downloading %s", item.url)
-        fetch(item, archive, progress)
-        unpack(archive, item.into)
+        if not archive.exists():  # it is there when an earlier run could not unpack it for want of space
+            log.info("downloading %s", item.url)
+            fetch(item, archive, progress)
+        try:
+            unpack(archive, item.into)
+        except ValueError:
+            archive.unlink()
+            raise
         write_whole(_marker(item), json.dumps({"url": item.url, "size": archive.stat().st_size}).encode())
         archive.unlink()
 
@@ -95,6 +101,8 @@ def fetch(item: Download, archive: Path, progress: Progress | None = None) -> No
             error.close()
             raise ConnectionError(f"{item.url}: the server answers {error.code} {error.reason}") from None
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                raise
             after = part.stat().st_size if part.exists() else 0
             if after == before or attempt == ATTEMPTS - 1:
                 raise ConnectionError(_unreachable(item, error, after)) from None
@@ -158,7 +166,7 @@ def _length(headers: Any, item: Download) -> int:
 def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise ValueError(f"{needed / 2**30:.1f} GiB are needed in {folder}, {free / 2**30:.1f} are free")
+        raise OSError(errno.ENOSPC, f"{needed / 2**30:.1f} GiB are needed in {folder}, {free / 2**30:.1f} are free")
 
 
 def _copy(response: Any, file: Any, have: int, total: int, progress: Progress | None) -> None:
