@@ -42,6 +42,45 @@ class Letterbox:
         roi: tuple[int, int, int, int] | None = None,
     ) -> Transform: ...
 
+def nms(
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    *,
+    iou: float,
+    class_ids: NDArray[np.int32] | None = None,
+    max_det: int | None = None,
+) -> NDArray[np.int64]:
+    """Greedy non-maximum suppression: indices of the boxes (N, 4) xyxy that are kept, best first.
+
+    A box goes if one kept before it, of the same class, has IoU > iou with it. Order: score descending, then index
+    ascending. Boxes or scores that are not finite are left out.
+    """
+
+def oks_nms(
+    keypoints: NDArray[np.float32],
+    areas: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    *,
+    sigmas: Sequence[float],
+    threshold: float,
+    class_ids: NDArray[np.int32] | None = None,
+    max_det: int | None = None,
+) -> NDArray[np.int64]:
+    """The same by object keypoint similarity > threshold: keypoints (N, K, 2), areas (N,) of the boxes in pixels^2."""
+
+def oks(
+    keypoints_a: NDArray[np.float32],
+    areas_a: NDArray[np.float32],
+    keypoints_b: NDArray[np.float32],
+    areas_b: NDArray[np.float32],
+    *,
+    sigmas: Sequence[float],
+) -> NDArray[np.float32]:
+    """Object keypoint similarity (N, M) of poses (N, K, 2) and (M, K, 2), as COCO's keypoint evaluation has it.
+
+    The mean over all K points of exp(-d^2 / (2 (2 sigma)^2 s^2)), s^2 the mean of the two areas.
+    """
+
 class YoloDecoder:
     """Reads the single decoded tensor (1, 4 + C + D*K, N) of Ultralytics YOLOv8-pose and YOLO11-pose.
 

@@ -8,5 +8,6 @@ namespace edgepose {
 void register_cpu(pybind11::module_& module);
 void register_decode(pybind11::module_& module);
 void register_letterbox(pybind11::module_& module);
+void register_nms(pybind11::module_& module);
 
 }  // namespace edgepose

@@ -89,12 +89,6 @@ class CandidateSource {
   virtual void poses(const Candidate* candidates, std::size_t n, float* xy, float* visibility) = 0;
 };
 
-// Whether a coordinate can be meant: false for NaN, too.
-inline bool is_place(float value) { return value >= -kFarthestPlace && value <= kFarthestPlace; }
-inline bool is_place(const Box& box) {
-  return is_place(box.x1) && is_place(box.y1) && is_place(box.x2) && is_place(box.y2);
-}
-
 // Orders workspace.candidates, cuts them at max_candidates, suppresses and fills workspace.detections. Without
 // `suppress` the best max_det are kept as they are.
 void select(CandidateSource& source, const DecodeOptions& options, const std::vector<float>& inverse_variance,

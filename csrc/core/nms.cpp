@@ -11,11 +11,13 @@ namespace {
 // Below this many keys std::sort is faster than four passes of a radix sort.
 constexpr std::size_t kRadixThreshold = 192;
 
-// Ascending keys are descending scores: bits of floats >= 0 are ordered as the floats are.
+// Ascending keys are descending scores. As integers, floats are ordered by their bits, negative ones backwards.
 std::uint64_t sort_key(float score, std::size_t slot) {
+  const float value = score + 0.0f;  // one zero
   std::uint32_t bits;
-  std::memcpy(&bits, &score, sizeof bits);
-  return static_cast<std::uint64_t>(~bits) << 32 | static_cast<std::uint32_t>(slot);
+  std::memcpy(&bits, &value, sizeof bits);
+  const std::uint32_t descending = bits >> 31 ? bits : ~(bits | 0x80000000u);
+  return static_cast<std::uint64_t>(descending) << 32 | static_cast<std::uint32_t>(slot);
 }
 
 // Stable on the upper 32 bits; the lower ones (slots) come in ascending.
@@ -66,6 +68,15 @@ void order_by_score(const float* scores, std::size_t n, std::vector<std::uint64_
     std::sort(keys.begin(), keys.end());
   else
     radix_sort(keys, spare);
+}
+
+std::vector<std::uint32_t> suppress_boxes(const Box* boxes, const float* scores, const std::int32_t* class_ids,
+                                          std::size_t n, float threshold, std::size_t max_det) {
+  BoxSuppressor suppressor;
+  suppressor.reset(std::min(n, max_det), threshold, decode_kernels());
+  return keep_in_order(scores, n, max_det, [&](std::uint32_t i) {
+    return is_place(boxes[i]) && suppressor.try_keep(boxes[i], class_ids ? class_ids[i] : 0);
+  });
 }
 
 }  // namespace edgepose

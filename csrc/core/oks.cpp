@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "core/nms.hpp"
+
 namespace edgepose {
 namespace {
 
@@ -68,6 +70,33 @@ void PoseSuppressor::keep(const float* xy, float area, std::int32_t class_id) {
 
 void PoseSuppressor::similarities(const float* xy, float area, float* out) const {
   kernels_->oks_row(kept(), {xy, area, 0.0f}, out);
+}
+
+void oks_matrix(const PoseSet& a, const PoseSet& b, const std::vector<float>& sigmas, float* out) {
+  const std::vector<float> inverse_variance = inverse_variances(sigmas);
+  PoseSuppressor columns;
+  columns.reset(b.n, 1.0f, inverse_variance, decode_kernels());
+  const std::size_t size = 2 * sigmas.size();
+  for (std::size_t i = 0; i < b.n; ++i) columns.keep(b.xy + size * i, b.areas[i], 0);
+  std::vector<float> row(pad_lanes(b.n));
+  for (std::size_t i = 0; i < a.n; ++i) {
+    columns.similarities(a.xy + size * i, a.areas[i], row.data());
+    std::copy_n(row.data(), b.n, out + b.n * i);
+  }
+}
+
+std::vector<std::uint32_t> suppress_poses(const PoseSet& poses, const float* scores, const std::int32_t* class_ids,
+                                          const std::vector<float>& sigmas, float threshold, std::size_t max_det) {
+  const std::vector<float> inverse_variance = inverse_variances(sigmas);
+  PoseSuppressor suppressor;
+  suppressor.reset(std::min(poses.n, max_det), threshold, inverse_variance, decode_kernels());
+  const std::size_t size = 2 * sigmas.size();
+  return keep_in_order(scores, poses.n, max_det, [&](std::uint32_t i) {
+    const float* xy = poses.xy + size * i;
+    const float area = poses.areas[i];
+    const bool known = std::all_of(xy, xy + size, [](float value) { return is_place(value); });
+    return known && std::isfinite(area) && suppressor.try_keep(xy, area, class_ids ? class_ids[i] : 0);
+  });
 }
 
 }  // namespace edgepose

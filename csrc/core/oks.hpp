@@ -37,4 +37,17 @@ class PoseSuppressor {
   const DecodeKernels* kernels_ = nullptr;
 };
 
+// Poses one after the other: xy N * 2K, areas N.
+struct PoseSet {
+  const float *xy, *areas;
+  std::size_t n;
+};
+
+// out (a.n, b.n) = OKS of each pair.
+void oks_matrix(const PoseSet& a, const PoseSet& b, const std::vector<float>& sigmas, float* out);
+
+// As suppress_boxes. A pose with a coordinate that is no place, or with a bad area, is left out.
+std::vector<std::uint32_t> suppress_poses(const PoseSet& poses, const float* scores, const std::int32_t* class_ids,
+                                          const std::vector<float>& sigmas, float threshold, std::size_t max_det);
+
 }  // namespace edgepose
