@@ -10,14 +10,7 @@
 namespace edgepose {
 namespace {
 
-constexpr int kColumnBlock = 8;  // the kernels go by blocks: tables and pixels reach to the end of one
-
 int round_up(int n, int block) { return (n + block - 1) / block * block; }
-
-template <typename T>
-void grow(std::vector<T>& buffer, std::size_t size) {
-  if (buffer.size() < size) buffer.resize(size);
-}
 
 void check(const LetterboxOptions& options, int channels) {
   const LevelMapping& mapping = options.mapping;
@@ -117,22 +110,41 @@ Letterbox::Letterbox(LetterboxOptions options) : options_(std::move(options)) { 
 
 void Letterbox::prepare_columns(const AxisSampling& columns, int channels) {
   const int count = static_cast<int>(columns.first.size());
+  const int padded = round_up(count, kColumnBlock);
   const int pairs = (columns.taps + 1) / 2;
   const int lanes = channels == 1 ? 1 : 4;
-  const int padded = round_up(count, kColumnBlock);
-  column_offsets_.assign(static_cast<std::size_t>(padded), 0);
-  column_weights_.assign(static_cast<std::size_t>(padded) * pairs * lanes * 2, 0);
-  for (int i = 0; i < count; ++i) {
-    column_offsets_[i] = columns.first[i] * channels;
-    const std::int16_t* taps = columns.weights.data() + static_cast<std::ptrdiff_t>(i) * columns.taps;
-    std::int16_t* to = column_weights_.data() + static_cast<std::ptrdiff_t>(i) * pairs * lanes * 2;
-    for (int pair = 0; pair < pairs; ++pair)
+  const std::size_t column_weights = 2U * static_cast<std::size_t>(pairs) * static_cast<std::size_t>(lanes);
+  column_offsets_.reserve(static_cast<std::size_t>(padded));
+  column_weights_.reserve(static_cast<std::size_t>(padded) * column_weights);
+  for (int i = 0; i < padded; ++i) {
+    const int column = std::min(i, count - 1);  // the columns past the end repeat the last one
+    column_offsets_[i] = columns.first[column] * channels;
+    const std::int16_t* taps = columns.weights.data() + static_cast<std::ptrdiff_t>(column) * columns.taps;
+    std::int16_t* to = column_weights_.data() + static_cast<std::size_t>(i) * column_weights;
+    for (int tap = 0; tap < 2 * pairs; tap += 2)
       for (int lane = 0; lane < lanes; ++lane) {
-        *to++ = taps[2 * pair];
-        *to++ = 2 * pair + 1 < columns.taps ? taps[2 * pair + 1] : std::int16_t{0};
+        *to++ = taps[tap];
+        *to++ = tap + 1 < columns.taps ? taps[tap + 1] : std::int16_t{0};
       }
   }
-  column_table_ = {count, channels, pairs, column_offsets_.data(), column_weights_.data()};
+  const std::int16_t* groups = pairs == 1 && channels > 1 ? prepare_groups(padded, channels) : nullptr;
+  column_table_ = {count, channels, pairs, column_offsets_.data(), column_weights_.data(), groups};
+}
+
+// What ColumnTable::group_indices points to; null where the columns lie too far apart for it.
+const std::int16_t* Letterbox::prepare_groups(int columns, int channels) {
+  group_indices_.reserve(static_cast<std::size_t>(columns) * 8);
+  std::int16_t* to = group_indices_.data();
+  for (int i = 0; i < columns; ++i) {
+    const int from_first = column_offsets_[i] - column_offsets_[i / 4 * 4];
+    if (from_first + 2 * channels > kGroupWindow) return nullptr;
+    for (int lane = 0; lane < 4; ++lane) {
+      const int element = from_first + std::min(lane, channels - 1);
+      *to++ = static_cast<std::int16_t>(element);
+      *to++ = static_cast<std::int16_t>(element + channels);
+    }
+  }
+  return group_indices_.data();
 }
 
 void Letterbox::prepare_tables(const Sizes& sizes) {
@@ -144,8 +156,8 @@ void Letterbox::prepare_tables(const Sizes& sizes) {
   prepare_columns(columns_, sizes.channels);
   tap_rows_.resize(static_cast<std::size_t>(rows_.taps));
   const std::size_t past_the_end = 2U * static_cast<std::size_t>(column_table_.tap_pairs) * sizes.channels + kRowSlack;
-  grow(blended_, static_cast<std::size_t>(sizes.source_width) * sizes.channels + past_the_end);
-  grow(pixels_, 4U * (static_cast<std::size_t>(sizes.placed.width) + kPixelSlack));
+  blended_.reserve(static_cast<std::size_t>(sizes.source_width) * sizes.channels + past_the_end);
+  pixels_.reserve(4U * static_cast<std::size_t>(round_up(sizes.placed.width, kColumnBlock)));
   sizes_ = sizes;
 }
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/aligned_buffer.hpp"
 #include "core/image.hpp"
 #include "core/letterbox_geometry.hpp"
 #include "core/letterbox_levels.hpp"
@@ -62,6 +63,7 @@ class Letterbox {
 
   void prepare_tables(const Sizes& sizes);
   void prepare_columns(const AxisSampling& columns, int channels);
+  const std::int16_t* prepare_groups(int columns, int channels);
   void sample_row(int y, const LetterboxKernels& kernels);
   void pick_row(const std::uint8_t* row, const LetterboxKernels& kernels);
   ChannelOrder model_order() const;
@@ -76,11 +78,12 @@ class Letterbox {
   Sizes sizes_;  // that the tables below were made for
   AxisSampling rows_, columns_;
   ColumnTable column_table_;
-  std::vector<std::int32_t> column_offsets_;
-  std::vector<std::int16_t> column_weights_;
+  AlignedBuffer<std::int32_t> column_offsets_;
+  AlignedBuffer<std::int16_t> column_weights_;
+  AlignedBuffer<std::int16_t> group_indices_;
   std::vector<const std::uint8_t*> tap_rows_;
-  std::vector<std::int16_t> blended_;
-  std::vector<std::uint8_t> pixels_;
+  AlignedBuffer<std::int16_t> blended_;
+  AlignedBuffer<std::uint8_t> pixels_;
 };
 
 }  // namespace edgepose

@@ -20,11 +20,16 @@ struct ColumnTable {
   int tap_pairs = 0;
   const std::int32_t* offsets = nullptr;
   const std::int16_t* weights = nullptr;  // [columns][tap_pairs][1 or 4 channels][2], kWeightOne = 1
+  // [columns / 4][4][4 channels][2]: the elements that four columns read, counted from the first one's offset; null
+  // where they do not all lie within kGroupWindow elements.
+  const std::int16_t* group_indices = nullptr;
 };
 
+constexpr int kGroupWindow = 32;
+// Tables and rows of pixels reach to the end of a block of columns, so that the kernels need not stop before it.
+constexpr int kColumnBlock = 16;
+
 constexpr int kRowSlack = 64;
-// Rows of pixels (4 bytes each) may be written, with anything, up to kPixelSlack pixels past their end.
-constexpr int kPixelSlack = 32;
 
 // level -> (level - mean) / std, to the last bit as a float division gives it: x = level - mean,
 // fma(x, inverse_high, x * inverse_low).

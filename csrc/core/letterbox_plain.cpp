@@ -45,8 +45,9 @@ const LetterboxKernels& letterbox_kernels(SimdLevel level) {
       return letterbox_kernels_neon();
 #elif defined(__x86_64__)
     case SimdLevel::kAvx2:
-    case SimdLevel::kAvx512:
       return letterbox_kernels_avx2();
+    case SimdLevel::kAvx512:
+      return letterbox_kernels_avx512();
 #endif
     default:
       return letterbox_kernels_plain();
