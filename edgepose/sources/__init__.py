@@ -56,7 +56,7 @@ def open_source(
             iterator of pictures; a video file or its URL; a camera: its number (0 or "0") or "/dev/video0"; a network
             stream: RTSP, RTMP, HLS (.m3u8), MJPEG over HTTP. A live source is alone: one `open_source` each.
         vid_stride: takes every so many frames of a video file.
-        on_error: "raise", or "skip": what cannot be read is noted in the source's `skipped`, and the next one comes.
+        on_error: "raise", or "skip": what cannot be read is noted in the source's `problems`, and the next one comes.
         color: the order of numpy pictures.
 
     Raises:
@@ -78,11 +78,11 @@ class Source:
 
     total: how many frames will come (as a video file says), None where nobody knows before the end.
     fps: frames a second of the video or stream that is read, None for pictures or where it does not say.
-    skipped: (name, error) of what could not be read.
+    problems: (name, error) of what could not be read.
     """
 
     def __init__(self, items: Iterable[Item], *, vid_stride: int, on_error: OnError, color: Color) -> None:
-        self.skipped: list[tuple[str, Exception]] = []
+        self.problems: list[tuple[str, Exception]] = []
         self.total: int | None = None
         self.fps: float | None = None
         self._vid_stride = vid_stride
@@ -147,7 +147,7 @@ class Source:
             except (OSError, ValueError, TypeError) as error:
                 if self._on_error == "raise":
                     raise
-                self.skipped.append((item.name or f"picture {index}", error))
+                self.problems.append((item.name or f"picture {index}", error))
             index += item.kind == "picture"
 
     def _picture(self, item: Item, index: int) -> Frame:
@@ -177,7 +177,7 @@ class Source:
         if index == 0:
             raise ValueError(f"the video {item.name} has no frame that can be read")
         if expected is not None and index < 0.95 * expected - 1:
-            self.skipped.append((item.name, EOFError(f"ends after {index} of {expected} frames: cut short or damaged")))
+            self.problems.append((item.name, EOFError(f"ends after {index} of {expected} frames: cut short or damaged")))
 
     def _live_frames(self, item: Item) -> Iterator[Frame]:
         """The newest frame each time, until the source is closed; ConnectionError when it ends by itself."""

@@ -182,7 +182,7 @@ def test_a_broken_picture_is_raised_or_noted_and_passed_over(tmp_path: Path) -> 
         names(tmp_path)
     with open_source(tmp_path, on_error="skip") as source:
         assert [os.path.basename(str(frame.source)) for frame in source] == ["a.png", "c.png"]
-    ((name, error),) = source.skipped
+    ((name, error),) = source.problems
     assert name == str(tmp_path / "b.png")
     assert isinstance(error, ValueError)
 
@@ -199,7 +199,7 @@ def test_every_frame_of_a_video_comes_in_order_with_its_number_and_time(
     np.testing.assert_allclose([frame.time for frame in frames], np.arange(20) / 12.5, atol=1e-3)
     np.testing.assert_allclose([frame.image.mean() for frame in frames], 10 * np.arange(20), atol=4)
     assert {frame.source for frame in frames} == {str(path)}
-    assert source.skipped == []
+    assert source.problems == []
 
 
 def test_vid_stride_takes_every_third_frame(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_video_that_ends_early_is_noted(tmp_path: Path) -> None:
     with open_source(path) as source:
         count = sum(1 for _ in source)
     if source.total is not None and count < source.total:
-        ((name, error),) = source.skipped
+        ((name, error),) = source.problems
         assert name == str(path)
         assert f"after {count} of {source.total} frames" in str(error)
     assert 0 < count < 200
@@ -372,7 +372,7 @@ def test_with_skip_an_unplugged_camera_ends_and_is_noted(camera: FakeCamera) -> 
     camera.frames = 0
     with open_source("0", on_error="skip") as source:
         assert list(source) == []
-    ((name, error),) = source.skipped
+    ((name, error),) = source.problems
     assert name == "camera 0"
     assert "delivered no frame" in str(error)
 
