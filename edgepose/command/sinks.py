@@ -6,7 +6,6 @@ they are complete.
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,13 +14,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from edgepose.command.runs import write_whole
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgepose.result import PoseResult
     from edgepose.sources import Frame
+    from edgepose.writers import VideoWriter
 
 
 class Sink(Protocol):
@@ -154,35 +152,38 @@ class Target(Protocol):
     def discard(self) -> None: ...
 
 
+class _Names:
+    """File names that a run has not used: pictures and videos of several folders may be called the same."""
+
+    def __init__(self) -> None:
+        self._used: set[str] = set()
+
+    def new(self, stem: str, ending: str) -> str:
+        number, name = 1, stem + ending
+        while name.lower() in self._used:
+            number += 1
+            name = f"{stem}-{number}{ending}"
+        self._used.add(name.lower())
+        return name
+
+
 class PictureFiles:
     """Pictures in the run's folder: PNG stays PNG, all others become JPEG. Frames of videos are not written here."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._names = _Names()
         self._written: list[Path] = []
-        self._names: set[str] = set()
 
     def add(self, frame: Frame, bgr: NDArray[np.uint8]) -> None:
         if frame.time is not None:
             return
-        from PIL import Image
+        from edgepose.writers import save_picture
 
-        png = (frame.source or "").lower().endswith(".png")
-        buffer = io.BytesIO()
-        picture = Image.fromarray(bgr[..., ::-1])
-        picture.save(buffer, "PNG") if png else picture.save(buffer, "JPEG", quality=95)
-        path = self._folder / self._new_name(stem_of(frame.source), ".png" if png else ".jpg")
-        write_whole(path, buffer.getvalue())
+        ending = ".png" if frame.source.lower().endswith(".png") else ".jpg"
+        path = self._folder / self._names.new(stem_of(frame.source), ending)
+        save_picture(path, bgr)
         self._written.append(path)
-
-    def _new_name(self, stem: str, ending: str) -> str:
-        """A name that this run has not used: pictures of several folders may be called the same."""
-        number, name = 1, stem + ending
-        while name.lower() in self._names:
-            number += 1
-            name = f"{stem}-{number}{ending}"
-        self._names.add(name.lower())
-        return name
 
     def close(self) -> list[Path]:
         return self._written
@@ -197,50 +198,40 @@ class VideoFiles:
     def __init__(self, folder: Path, fps: Callable[[], float]) -> None:
         self._folder = folder
         self._fps = fps
-        self._source: str | None = None
-        self._writer: Any = None
+        self._names = _Names()
+        self._source = ""
         self._shape: tuple[int, ...] = ()
+        self._video: VideoWriter | None = None
         self._written: list[Path] = []
 
     def add(self, frame: Frame, bgr: NDArray[np.uint8]) -> None:
         if frame.time is None:
             return
-        if self._writer is None or frame.source != self._source:
+        if self._video is None or frame.source != self._source:
             self._finish()
-            self._begin(frame.source, bgr)
-        if bgr.shape == self._shape:  # a stream may change its size; a video file cannot
-            self._writer.write(np.ascontiguousarray(bgr))
+            self._begin(frame.source, bgr.shape)
+        if self._video is not None and bgr.shape == self._shape:  # a stream may change its size; a video file cannot
+            self._video.write(bgr)
 
-    def _begin(self, source: str | None, bgr: NDArray[np.uint8]) -> None:
-        try:
-            import cv2
-        except ImportError as error:
-            raise ImportError('writing a video needs OpenCV: pip install "edgepose[video]"; or save=false') from error
-        path = self._folder / f"{stem_of(source)}.mp4"
-        size = (bgr.shape[1], bgr.shape[0])
-        self._writer = cv2.VideoWriter(str(_part(path)), cv2.VideoWriter.fourcc(*"mp4v"), self._fps(), size)
-        if not self._writer.isOpened():
-            raise OSError(f"{path}: OpenCV cannot write a video of {size[0]}x{size[1]} pixels there")
-        self._source, self._shape = source, bgr.shape
+    def _begin(self, source: str, shape: tuple[int, ...]) -> None:
+        from edgepose.writers import VideoWriter
+
+        path = self._folder / self._names.new(stem_of(source), ".mp4")
+        self._video = VideoWriter(path, self._fps())
+        self._source, self._shape = source, shape
         self._written.append(path)
 
     def _finish(self) -> None:
-        if self._writer is not None:
-            self._writer.release()
-            self._writer = None
-            os.replace(_part(self._written[-1]), self._written[-1])
+        if self._video is not None:
+            self._video.close()
+            self._video = None
 
     def close(self) -> list[Path]:
         self._finish()
         return self._written
 
     def discard(self) -> None:
-        if self._writer is not None:
-            self._writer.release()
-            self._writer = None
-            _part(self._written.pop()).unlink(missing_ok=True)
-
-
-def _part(path: Path) -> Path:
-    """Where a video grows: OpenCV goes by the ending."""
-    return path.with_name(f".part-{path.name}")
+        if self._video is not None:
+            self._video.discard()
+            self._video = None
+            self._written.pop()
