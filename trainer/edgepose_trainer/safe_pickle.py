@@ -71,6 +71,13 @@ def _encode(text: Any, encoding: Any) -> bytes:
     return text.encode("latin-1")
 
 
+def _empty_bytes(*args: Any) -> bytes:
+    """bytes(): how protocols below 3 write no bytes."""
+    if args:
+        raise UnsafePickleError("bytes() of something")
+    return b""
+
+
 def _frozen_set(values: Any = ()) -> frozenset[Any]:
     return frozenset(_key(v) for v in values)
 
@@ -84,6 +91,7 @@ PLAIN_CALLS: Calls = {
     ("copyreg", "_reconstructor"): _reconstructor,
     ("copy_reg", "_reconstructor"): _reconstructor,
     ("_codecs", "encode"): _encode,
+    ("__builtin__", "bytes"): _empty_bytes,
     **{(m, "set"): _plain_set for m in ("builtins", "__builtin__")},
     **{(m, "frozenset"): _frozen_set for m in ("builtins", "__builtin__")},
 }

@@ -242,6 +242,7 @@ def _layer(row: Any, index: int) -> LayerSpec:
 
 def _expand(document: Mapping[str, Any]) -> list[list[Any]]:
     """The compact form as layers: backbone, SPPF, top-down and bottom-up paths (PAN), head."""
+    _only(document["head"], {"reg_max"}, "head")
     stem, stages = _backbone(document["backbone"])
     levels, block, repeats = _neck(document.get("neck"), len(stages))
     rows: list[list[Any]] = [[-1, 1, "Conv", [stem, 3, 2]]]
