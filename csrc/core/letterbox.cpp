@@ -127,18 +127,19 @@ void Letterbox::prepare_columns(const AxisSampling& columns, int channels) {
         *to++ = tap + 1 < columns.taps ? taps[tap + 1] : std::int16_t{0};
       }
   }
-  const std::int16_t* groups = pairs == 1 && channels > 1 ? prepare_groups(padded, channels) : nullptr;
+  const std::int16_t* groups = pairs == 1 ? prepare_groups(padded, channels) : nullptr;
   column_table_ = {count, channels, pairs, column_offsets_.data(), column_weights_.data(), groups};
 }
 
 // What ColumnTable::group_indices points to; null where the columns lie too far apart for it.
 const std::int16_t* Letterbox::prepare_groups(int columns, int channels) {
-  group_indices_.reserve(static_cast<std::size_t>(columns) * 8);
+  const int lanes = channels == 1 ? 1 : 4;
+  group_indices_.reserve(static_cast<std::size_t>(columns) * lanes * 2);
   std::int16_t* to = group_indices_.data();
   for (int i = 0; i < columns; ++i) {
     const int from_first = column_offsets_[i] - column_offsets_[i / 4 * 4];
-    if (from_first + 2 * channels > kGroupWindow) return nullptr;
-    for (int lane = 0; lane < 4; ++lane) {
+    if (from_first + 2 * channels > group_window(channels)) return nullptr;
+    for (int lane = 0; lane < lanes; ++lane) {
       const int element = from_first + std::min(lane, channels - 1);
       *to++ = static_cast<std::int16_t>(element);
       *to++ = static_cast<std::int16_t>(element + channels);

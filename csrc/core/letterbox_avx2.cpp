@@ -113,22 +113,41 @@ void sample_pixels(const std::int16_t* row, const ColumnTable& table, std::uint8
   }
 }
 
+void store_gray(std::uint8_t* pixels, __m256i sums) {
+  const __m256i spread = _mm256_setr_epi8(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12, 0, 0, 0, 0, 4, 4, 4, 4, 8,
+                                          8, 8, 8, 12, 12, 12, 12);
+  const __m256i half = _mm256_set1_epi32(1 << (kWeightBits + kRowFractionBits - 1));
+  const __m256i level = _mm256_srai_epi32(_mm256_add_epi32(sums, half), kWeightBits + kRowFractionBits);
+  store_256(pixels, _mm256_shuffle_epi8(level, spread));
+}
+
+// Two groups of four columns, each reading 8 elements.
+void sample_gray_groups(const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels) {
+  const __m256i two_bytes = _mm256_set1_epi16(0x0202);
+  const __m256i second_byte = _mm256_set1_epi16(0x0100);
+  for (int i = 0; i < table.columns; i += 8) {
+    const __m256i window = load_two_128(row + table.offsets[i], row + table.offsets[i + 4]);
+    const __m256i elements = load_256(table.group_indices + 2 * i);
+    const __m256i bytes = _mm256_add_epi16(_mm256_mullo_epi16(elements, two_bytes), second_byte);
+    store_gray(pixels + 4 * i, _mm256_madd_epi16(_mm256_shuffle_epi8(window, bytes), load_256(table.weights + 2 * i)));
+  }
+}
+
 void sample_gray(const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels) {
+  if (table.group_indices != nullptr) return sample_gray_groups(row, table, pixels);
   const __m256i indices = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
   const __m256i stride = _mm256_mullo_epi32(indices, _mm256_set1_epi32(table.tap_pairs));
-  const __m256i half = _mm256_set1_epi32(1 << (kWeightBits + kRowFractionBits - 1));
   for (int i = 0; i < table.columns; i += 8) {
     const __m256i offsets = load_256(table.offsets + i);
     const auto* weights =
         reinterpret_cast<const int*>(table.weights + static_cast<std::ptrdiff_t>(i) * table.tap_pairs * 2);
-    __m256i sum = half;
+    __m256i sum = _mm256_setzero_si256();
     for (int pair = 0; pair < table.tap_pairs; ++pair) {
       const __m256i values = _mm256_i32gather_epi32(reinterpret_cast<const int*>(row + 2 * pair), offsets, 2);
       const __m256i weight = _mm256_i32gather_epi32(weights + pair, stride, 4);
       sum = _mm256_add_epi32(sum, _mm256_madd_epi16(values, weight));
     }
-    const __m256i level = _mm256_srai_epi32(sum, kWeightBits + kRowFractionBits);
-    store_256(pixels + 4 * i, _mm256_mullo_epi32(level, _mm256_set1_epi32(0x01010101)));
+    store_gray(pixels + 4 * i, sum);
   }
 }
 
@@ -240,30 +259,46 @@ void packed_uint8(const std::uint8_t* pixels, int n, const ChannelOrder& order, 
   packed_uint8_from(i, pixels, n, order, flip, out);
 }
 
+// Eight interleaved values, of which the first belongs to channel `first`.
+struct InterleavedFloatMap {
+  __m256 mean, inverse_high, inverse_low;
+  InterleavedFloatMap(const LevelToFloat* maps, int first) {
+    float values[3][8];
+    for (int k = 0; k < 8; ++k) {
+      const LevelToFloat& map = maps[(first + k) % 3];
+      values[0][k] = map.mean;
+      values[1][k] = map.inverse_high;
+      values[2][k] = map.inverse_low;
+    }
+    mean = _mm256_loadu_ps(values[0]);
+    inverse_high = _mm256_loadu_ps(values[1]);
+    inverse_low = _mm256_loadu_ps(values[2]);
+  }
+  __m256 operator()(__m128i levels) const {
+    const __m256 x = _mm256_sub_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(levels)), mean);
+    return _mm256_fmadd_ps(x, inverse_high, _mm256_mul_ps(x, inverse_low));
+  }
+};
+
 void packed_float32(const std::uint8_t* pixels, int n, const ChannelOrder& order, const LevelToFloat* maps,
                     float* out) {
-  constexpr int kBlock = 64;
-  alignas(32) std::uint8_t levels[3 * kBlock];
-  float mean[24], high[24], low[24];
-  for (int k = 0; k < 24; ++k) {
-    mean[k] = maps[k % 3].mean;
-    high[k] = maps[k % 3].inverse_high;
-    low[k] = maps[k % 3].inverse_low;
-  }
-  for (int begin = 0; begin < n; begin += kBlock) {
-    const int count = 3 * (n - begin < kBlock ? n - begin : kBlock);
-    float* to = out + static_cast<std::ptrdiff_t>(3) * begin;
-    packed_uint8(pixels + static_cast<std::ptrdiff_t>(4) * begin, count / 3, order, 0, levels);
-    int k = 0;
-    for (; k + 24 <= count; k += 24)
-      for (int part = 0; part < 24; part += 8) {
-        const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(levels + k + part));
-        const __m256 x = _mm256_sub_ps(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)), _mm256_loadu_ps(mean + part));
-        const __m256 rest = _mm256_mul_ps(x, _mm256_loadu_ps(low + part));
-        _mm256_storeu_ps(to + k + part, _mm256_fmadd_ps(x, _mm256_loadu_ps(high + part), rest));
-      }
-    for (; k < count; ++k) to[k] = to_float(levels[k], maps[k % 3]);
-  }
+  const __m256i shuffle = packing_shuffle(order);
+  const __m256i together = _mm256_setr_epi32(0, 1, 2, 4, 5, 6, 3, 7);
+  const InterleavedFloatMap front(maps, 0);
+  const InterleavedFloatMap middle(maps, 2);
+  const InterleavedFloatMap back(maps, 1);
+  const auto body = [&](int i) {
+    const __m256i packed =
+        _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(load_256(pixels + 4 * i), shuffle), together);
+    const __m128i low = _mm256_castsi256_si128(packed);
+    float* to = out + 3 * i;
+    _mm256_storeu_ps(to, front(low));
+    _mm256_storeu_ps(to + 8, middle(_mm_srli_si128(low, 8)));
+    _mm256_storeu_ps(to + 16, back(_mm256_extracti128_si256(packed, 1)));
+  };
+  if (for_blocks_of_8(n, body)) return;
+  for (int i = 0; i < n; ++i)
+    for (int c = 0; c < 3; ++c) out[3 * i + c] = to_float(pixels[4 * i + order.byte[c]], maps[c]);
 }
 
 }  // namespace

@@ -46,7 +46,8 @@ __m512i sample_eight(const std::int16_t* row, const ColumnTable& table, int i) {
 }
 
 void sample_columns(const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels) {
-  if (table.group_indices == nullptr) return letterbox_kernels_avx2().sample_columns(row, table, pixels);
+  if (table.group_indices == nullptr || table.channels == 1)
+    return letterbox_kernels_avx2().sample_columns(row, table, pixels);
   const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   for (int i = 0; i < table.columns; i += 16) {
     const __m512i bytes = _mm512_packus_epi16(sample_eight(row, table, i), sample_eight(row, table, i + 8));

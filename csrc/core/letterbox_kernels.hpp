@@ -20,12 +20,13 @@ struct ColumnTable {
   int tap_pairs = 0;
   const std::int32_t* offsets = nullptr;
   const std::int16_t* weights = nullptr;  // [columns][tap_pairs][1 or 4 channels][2], kWeightOne = 1
-  // [columns / 4][4][4 channels][2]: the elements that four columns read, counted from the first one's offset; null
-  // where they do not all lie within kGroupWindow elements.
+  // [columns / 4][4][1 or 4 channels][2]: the elements that four columns read, counted from the first one's offset;
+  // null where they do not all lie within group_window(channels) elements.
   const std::int16_t* group_indices = nullptr;
 };
 
-constexpr int kGroupWindow = 32;
+// What a vector of 512 bits, and for gray one of 128, loads at once.
+constexpr int group_window(int channels) { return channels == 1 ? 8 : 32; }
 // Tables and rows of pixels reach to the end of a block of columns, so that the kernels need not stop before it.
 constexpr int kColumnBlock = 16;
 

@@ -13,6 +13,13 @@ namespace {
 
 constexpr int kWeightBits = 14;
 
+inline void store_pixel(std::uint8_t* out, std::uint32_t pixel) {
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+  pixel = __builtin_bswap32(pixel);
+#endif
+  std::memcpy(out, &pixel, 4);
+}
+
 inline void blend_rows_from(int i, const std::uint8_t* a, const std::uint8_t* b, std::int16_t fraction,
                             std::int16_t* out, int n) {
   for (; i < n; ++i) {
@@ -48,19 +55,28 @@ std::int32_t sample_channel(const std::int16_t* source, const std::int16_t* weig
   return sum;
 }
 
-template <int kChannels>
+template <int kChannels, bool kOnePair>
 void sample_columns_from(int i, const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels) {
   constexpr int kLanes = kChannels == 1 ? 1 : 4;
   constexpr int kShift = kWeightBits + kRowFractionBits;
+  const int pairs = kOnePair ? 1 : table.tap_pairs;
   for (; i < table.columns; ++i) {
-    const std::int16_t* weights = table.weights + static_cast<std::ptrdiff_t>(i) * table.tap_pairs * kLanes * 2;
-    std::uint8_t level[4] = {};
+    const std::int16_t* weights = table.weights + static_cast<std::ptrdiff_t>(i) * pairs * kLanes * 2;
+    std::uint32_t level[4] = {};
     for (int c = 0; c < kChannels; ++c) {
-      const std::int32_t sum = sample_channel<kChannels>(row + table.offsets[i] + c, weights, table.tap_pairs);
-      level[c] = static_cast<std::uint8_t>((sum + (1 << (kShift - 1))) >> kShift);
+      const std::int32_t sum = sample_channel<kChannels>(row + table.offsets[i] + c, weights, pairs);
+      level[c] = static_cast<std::uint32_t>((sum + (1 << (kShift - 1))) >> kShift);
     }
-    for (int c = 0; c < 4; ++c) pixels[4 * i + c] = level[kChannels == 1 ? 0 : c];
+    const std::uint32_t pixel =
+        kChannels == 1 ? level[0] * 0x01010101U : level[0] | level[1] << 8 | level[2] << 16 | level[3] << 24;
+    store_pixel(pixels + 4 * i, pixel);
   }
+}
+
+template <int kChannels>
+void sample_columns_from(int i, const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels) {
+  if (table.tap_pairs == 1) return sample_columns_from<kChannels, true>(i, row, table, pixels);
+  sample_columns_from<kChannels, false>(i, row, table, pixels);
 }
 
 inline void sample_columns_from(int i, const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels) {
@@ -99,13 +115,6 @@ inline std::uint32_t yuv_pixel(std::int32_t y, std::int32_t u, std::int32_t v) {
   return clamp_to_byte(b >> kShift) | clamp_to_byte(g >> kShift) << 8 | clamp_to_byte(r >> kShift) << 16;
 }
 
-inline void store_pixel(std::uint8_t* out, std::uint32_t pixel) {
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-  pixel = __builtin_bswap32(pixel);
-#endif
-  std::memcpy(out, &pixel, 4);
-}
-
 template <int kYStep, int kChromaStep>
 void yuv_pairs(const YuvRow& row, int pairs, std::uint8_t* __restrict pixels) {
   const std::ptrdiff_t y_step = kYStep == 0 ? row.y_step : kYStep;
@@ -118,10 +127,26 @@ void yuv_pairs(const YuvRow& row, int pairs, std::uint8_t* __restrict pixels) {
   }
 }
 
+// Luma apart from chroma first: compilers vectorise both halves, but not steps of 4.
+inline void yuyv_pairs(const std::uint8_t* source, int pairs, std::uint8_t* pixels) {
+  constexpr int kBlock = 128;
+  std::uint8_t luma[2 * kBlock];
+  std::uint8_t chroma[2 * kBlock];
+  for (int begin = 0; begin < pairs; begin += kBlock) {
+    const int count = pairs - begin < kBlock ? pairs - begin : kBlock;
+    const std::uint8_t* from = source + static_cast<std::ptrdiff_t>(4) * begin;
+    for (int i = 0; i < 2 * count; ++i) {
+      luma[i] = from[2 * i];
+      chroma[i] = from[2 * i + 1];
+    }
+    yuv_pairs<1, 2>({luma, chroma, chroma + 1, 1, 2}, count, pixels + static_cast<std::ptrdiff_t>(8) * begin);
+  }
+}
+
 inline void yuv_to_pixels_any(const YuvRow& row, int pairs, std::uint8_t* pixels) {
   if (row.y_step == 1 && row.chroma_step == 1) return yuv_pairs<1, 1>(row, pairs, pixels);
   if (row.y_step == 1 && row.chroma_step == 2) return yuv_pairs<1, 2>(row, pairs, pixels);
-  if (row.y_step == 2 && row.chroma_step == 4) return yuv_pairs<2, 4>(row, pairs, pixels);
+  if (row.y_step == 2 && row.chroma_step == 4 && row.u == row.y + 1) return yuyv_pairs(row.y, pairs, pixels);
   yuv_pairs<0, 0>(row, pairs, pixels);
 }
 

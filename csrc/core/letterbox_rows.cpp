@@ -1,6 +1,17 @@
 #include "core/letterbox_rows.hpp"
 
 namespace edgepose {
+namespace {
+
+template <int kChannels>
+void unpack_row(const std::uint8_t* row, const ImageView& image, int width, std::uint8_t* __restrict out) {
+  const std::ptrdiff_t pixel = image.pixel_stride;
+  const std::ptrdiff_t channel = image.channel_stride;
+  for (int x = 0; x < width; ++x, row += pixel, out += kChannels)
+    for (int c = 0; c < kChannels; ++c) out[c] = row[c * channel];
+}
+
+}  // namespace
 
 void RowReader::open(const ImageView& image, const Roi& roi, const LetterboxKernels& kernels) {
   image_ = image;
@@ -72,8 +83,9 @@ YuvRow RowReader::yuv_row(int y) const {
 
 void RowReader::unpack(int y, std::uint8_t* out) const {
   const std::uint8_t* row = origin_ + y * image_.row_stride;
-  for (int x = 0; x < width_; ++x, row += image_.pixel_stride)
-    for (int c = 0; c < channels_; ++c) *out++ = row[c * image_.channel_stride];
+  if (channels_ == 1) return unpack_row<1>(row, image_, width_, out);
+  if (channels_ == 3) return unpack_row<3>(row, image_, width_, out);
+  unpack_row<4>(row, image_, width_, out);
 }
 
 const std::uint8_t* RowReader::prepared_row(int y) {
