@@ -171,8 +171,8 @@ def _frame_rate(frames: Source, vid_stride: int) -> float:
 
 def _text_sinks(folder: Path, wanted: Sequence[str]) -> list[Sink]:
     makers: dict[str, Callable[[], Sink]] = {
-        "json": lambda: JsonSink(folder / "people.json", plain_documents),
-        "csv": lambda: CsvSink(folder / "people.csv"),
+        "json": lambda: JsonSink(folder / "results.json", plain_documents),
+        "csv": lambda: CsvSink(folder / "results.csv"),
         "coco": lambda: JsonSink(folder / "coco.json", coco_documents),
     }
     return [makers[kind]() for kind in wanted]
@@ -202,7 +202,7 @@ def _predict_all(
     say = _teller(frames)
     try:
         for frame in _progress(frames):
-            _tell_failures(frames, tally, say)
+            _tell_failures(frames, tally)
             result = _predict_one(predictor, frame, tally)
             if result is None:
                 continue
@@ -218,7 +218,7 @@ def _predict_all(
     except WindowClosed:
         return False
     finally:
-        _tell_failures(frames, tally, say)
+        _tell_failures(frames, tally)
     return False
 
 
@@ -233,13 +233,13 @@ def _predict_one(predictor: Predictor, frame: Frame, tally: Tally) -> PoseResult
         return None
 
 
-def _tell_failures(frames: Source, tally: Tally, say: Callable[[str], None]) -> None:
+def _tell_failures(frames: Source, tally: Tally) -> None:
     """Moves what the source could not read since the last call into the tally, and says so at once."""
-    new = [(name, str(error)) for name, error in frames.problems[tally.skipped :]]
+    new = [(name, str(error)) for name, error in frames.skipped[tally.skipped :]]
     tally.skipped += len(new)
     tally.failed += new
     for name, reason in tally.failed[tally.told :]:
-        print(f"skipped {name}: {reason}", file=sys.stderr)
+        print(f"skipped {reason if name in reason else f'{name}: {reason}'}", file=sys.stderr)
     tally.told = len(tally.failed)
 
 

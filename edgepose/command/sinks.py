@@ -118,7 +118,7 @@ def image_id(frame: Frame) -> int | str:
 def stem_of(source: str | None) -> str:
     """The name of a path, URL or camera without its folder and ending, fit for a file name."""
     name = PurePosixPath((source or "").partition("?")[0].rstrip("/").replace("\\", "/")).stem
-    return "".join(letter if letter.isalnum() or letter in "-_. " else "_" for letter in name) or "picture"
+    return "".join(letter if letter.isalnum() or letter in "-_. " else "_" for letter in name.lstrip(".")) or "picture"
 
 
 class DrawingSink:
