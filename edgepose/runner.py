@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 import numpy as np
 
 from edgepose import _core
-from edgepose.artifact import open_artifact
+from edgepose.artifact import Artifact, open_artifact
 from edgepose.options import unknown_option
 from edgepose.result import PoseResult, Speed
 
@@ -35,7 +35,8 @@ class PoseRunner:
     """Runs one pose model on pictures.
 
     Args:
-        model: path of a .onnx, .tflite or OpenVINO (.xml or its folder) file.
+        model: path of a .onnx, .tflite or OpenVINO (.xml or its folder) file; or an artifact that is open already,
+            which the runner then owns.
         conf: least score of a person, 0 to 1.
         iou: two people that overlap more than this are one: box IoU, or OKS with ``nms="oks"``.
         max_det: most people in a result.
@@ -63,7 +64,7 @@ class PoseRunner:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | None = None,
+        model: str | os.PathLike[str] | Artifact | None = None,
         *,
         conf: float = 0.25,
         iou: float = 0.7,
@@ -91,14 +92,18 @@ class PoseRunner:
         self._color = check_color(color)
         self._busy = threading.Lock()
         started = perf_counter()
-        artifact = open_artifact(
-            _default_model() if model is None else model,
-            spec=spec,
-            backend=backend,
-            device=device,
-            threads=threads,
-            precision=precision,
-            verbose=verbose,
+        artifact = (
+            model
+            if isinstance(model, Artifact)
+            else open_artifact(
+                _default_model() if model is None else model,
+                spec=spec,
+                backend=backend,
+                device=device,
+                threads=threads,
+                precision=precision,
+                verbose=verbose,
+            )
         )
         self._spec, self._backend = artifact.spec, artifact.backend
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Literal, NamedTuple, NoReturn
 
-Format = Literal["onnx", "openvino", "tflite"]
+Format = Literal["onnx", "openvino", "tflite", "torch"]
 
 _ONNX_FIELDS = (2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26)
 

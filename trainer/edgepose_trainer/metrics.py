@@ -105,6 +105,21 @@ class Metrics:
         """What "best" means: 0.9 AP + 0.1 AP50 of the keypoints."""
         return 0.9 * self.pose.map + 0.1 * self.pose.map50
 
+    def table(self) -> str:
+        """The numbers for a person to read."""
+        pose, box = self.pose, self.box
+        lines = [
+            f"{self.images} pictures, {self.people} people",
+            f"keypoints  AP {pose.map:.3f}  AP50 {pose.map50:.3f}  AP75 {pose.map75:.3f}  APm {pose.map_medium:.3f}  "
+            f"APl {pose.map_large:.3f}  AR {pose.ar:.3f}",
+            f"boxes      mAP {box.map:.3f}  mAP50 {box.map50:.3f}  mAP75 {box.map75:.3f}",
+            f"at score {self.threshold:.3f}: precision {self.precision:.3f}  recall {self.recall:.3f}  "
+            f"F1 {self.f1:.3f}  PCK@0.2 {self.pck:.3f}",
+        ]
+        if self.speed:
+            lines.append("a picture: " + "  ".join(f"{stage} {ms:.2f} ms" for stage, ms in self.speed.items()))
+        return "\n".join(lines)
+
     def to_dict(self) -> dict[str, float]:
         """The numbers of the table and the CSV by name."""
         return {

@@ -1,4 +1,4 @@
-"""What a person sees of a run: the live line, results.csv, TensorBoard; and the run's folder."""
+"""What a person sees of a run: the live line, results.csv and TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,28 +12,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from edgepose_trainer.config import Config
 from edgepose_trainer.metrics import Metrics
 
 LOSS_NAMES = ("box", "pose", "kobj", "cls", "dfl")
-
-
-def make_folder(config: Config) -> Path:
-    """project/name, or name2, name3 … where it exists and may not be written into; made at once, so that two runs
-    never share one."""
-    base = Path(config.project) / config.name
-    if config.exist_ok:
-        base.mkdir(parents=True, exist_ok=True)
-        return base
-    base.parent.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while True:
-        folder = base if number == 1 else base.with_name(f"{base.name}{number}")
-        try:
-            folder.mkdir()
-            return folder
-        except FileExistsError:
-            number += 1
 
 
 def memory_text(device: torch.device) -> str:

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgepose.command.runs import new_run_folder
 from edgepose_trainer import distributed
 from edgepose_trainer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, transfer_weights
 from edgepose_trainer.config import Config, load_config, save_config
@@ -36,12 +37,16 @@ from edgepose_trainer.data import (
     build_loader,
     load_data_config,
 )
+from edgepose_trainer.data.check import label_statistics, plot_statistics
+from edgepose_trainer.data.download import download_dataset
+from edgepose_trainer.data.draw import save_batch_picture
 from edgepose_trainer.distributed import World
 from edgepose_trainer.loss import PoseLoss
 from edgepose_trainer.metrics import Metrics
 from edgepose_trainer.nn import PoseNetwork, build_model
 from edgepose_trainer.optim import MovingAverage, build_optimizer, choose_optimizer, freeze_layers, set_rates
-from edgepose_trainer.recorder import LOSS_NAMES, EpochLine, Recorder, make_folder
+from edgepose_trainer.plots import ValPictures, draw_history, draw_metrics
+from edgepose_trainer.recorder import LOSS_NAMES, EpochLine, Recorder
 from edgepose_trainer.validate import Validator, autocast, precision_of, to_input, validate
 
 if TYPE_CHECKING:
@@ -118,7 +123,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """folder: the run's; best and last: its checkpoints (None where nothing was saved); metrics: of the best epoch,
+    """folder: the run's; best and last: its checkpoints (None where nothing was saved); metrics: of the best weights,
     validated again at the end (None without validation); interrupted: stopped by Ctrl-C or SIGTERM before the end."""
 
     folder: Path
@@ -177,7 +182,11 @@ def train_elsewhere(
             f"device={config.device!r} trains in processes of its own, which callbacks and validators cannot reach: "
             "run your script itself under torchrun"
         )
-    folder = Path(config.resume).parents[1] if isinstance(config.resume, str) else make_folder(config)
+    folder = (
+        Path(config.resume).parents[1]
+        if isinstance(config.resume, str)
+        else new_run_folder(config.project, config.name, config.exist_ok)
+    )
     config = config.replace(project=str(folder.parent), name=folder.name, exist_ok=True)
     distributed.launch(config, devices)
     best, last = folder / "weights" / "best.pt", folder / "weights" / "last.pt"
@@ -196,7 +205,7 @@ def prepare(
 ) -> Run:
     """Everything a run needs, new or as the checkpoint left it."""
     set_machine(config)
-    data = read_data(config)
+    data = read_data(config, world)
     folder = distributed.share(run_folder(config) if world.main else None, world)
     config = config.replace(project=str(folder.parent), name=folder.name)
     network, notes = build_network(config, data, checkpoint)
@@ -250,17 +259,20 @@ def set_machine(config: Config) -> None:
     torch.backends.cudnn.deterministic = config.deterministic
 
 
-def read_data(config: Config) -> DataConfig:
+def read_data(config: Config, world: World) -> DataConfig:
+    """The dataset, downloaded where it is one of those that can be and is not here."""
     if config.data is None:
         raise ValueError("train needs data=: a dataset YAML, such as data=coco8-pose.yaml")
-    return load_data_config(config.data)
+    data = load_data_config(config.data)
+    distributed.share(download_dataset(data) if world.main else None, world)
+    return data
 
 
 def run_folder(config: Config) -> Path:
     """A new folder, or the one of the run that goes on."""
     if isinstance(config.resume, str):
         return Path(config.project) / config.name
-    folder = make_folder(config)
+    folder = new_run_folder(config.project, config.name, config.exist_ok)
     (folder / "weights").mkdir(exist_ok=True)
     return folder
 
@@ -385,6 +397,8 @@ def train_epoch(run: Run, stopped: Callable[[], bool]) -> bool:
     losses = torch.tensor(state.losses, dtype=torch.float64, device=run.world.device)
     clock, saved_at, since_save, summed = time.monotonic(), time.monotonic(), 0, 0
     for batch in run.loader:
+        if state.batch == 0 and is_worth_a_picture(run):
+            save_batch_picture(batch, run.folder / f"train_batch_epoch{state.epoch + 1}.jpg", run.data)
         summed_wanted = set_rates(
             run.optimizer, config, state.epoch * len(run.loader) + state.batch, len(run.loader), state.epochs
         )
@@ -408,6 +422,12 @@ def train_epoch(run: Run, stopped: Callable[[], bool]) -> bool:
     state.losses = (checked(distributed.total(losses, run.world), run) / run.world.size).tolist()
     run.line = line
     return True
+
+
+def is_worth_a_picture(run: Run) -> bool:
+    """The first batch of the run, and the first without mosaic, are drawn."""
+    config, state = run.config, run.state
+    return config.plots and run.world.main and state.epoch in (0, state.epochs - config.close_mosaic)
 
 
 def begin_epoch(run: Run) -> None:
@@ -586,20 +606,34 @@ def interrupted(run: Run) -> TrainResult:
 
 
 def finish(run: Run) -> TrainResult:
-    """The best weights, measured and drawn."""
+    """The best weights, measured in float32 and drawn."""
     if not run.world.main:
         return TrainResult(run.folder, None, None, None)
     save(run, "last.pt", training=False)
     weights = run.folder / "weights"
     best, last = (path if path.is_file() else None for path in (weights / "best.pt", weights / "last.pt"))
-    if run.val_loader is not None and best and run.state.best_epoch != run.state.epoch:
-        network = load_checkpoint(best).model
-        run.metrics = validate(network, run.val_loader, run.data, run.config, run.world.device, run.validators)
+    if run.val_loader is not None:
+        pictures = ValPictures(skeleton=run.data.skeleton)
+        validators = [*run.validators, *([pictures] if run.config.plots else [])]
+        network = load_checkpoint(best).model if best else run.average.network
+        run.metrics = validate(network, run.val_loader, run.data, run.config, run.world.device, validators)
+    if run.config.plots:
+        draw_run(run, pictures if run.val_loader is not None else None)
     run.call("on_train_end")
     run.recorder.close()
     if run.save_failure:
         raise OSError(f"training is done, but {run.save_failure}")
     return TrainResult(run.folder, best, last, run.metrics)
+
+
+def draw_run(run: Run, pictures: ValPictures | None) -> None:
+    """Losses and metrics over epochs, label statistics, and of the best weights: curves, errors, pictures."""
+    draw_history(run.recorder.path, run.folder / "results.png")
+    statistics = label_statistics(run.loader.dataset)
+    plot_statistics(statistics, run.folder / "labels.png", f"{statistics['people']} people to train on")
+    if run.metrics is not None and pictures is not None:
+        draw_metrics(run.metrics, run.folder)
+        pictures.save(run.folder / "val_pictures.jpg")
 
 
 @contextmanager

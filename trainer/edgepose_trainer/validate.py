@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgepose._core import YoloDecoder
+from edgepose.runner import PoseRunner
 from edgepose_trainer.config import Config
 from edgepose_trainer.data import Batch, DataConfig, Loader, PoseDataset
 from edgepose_trainer.metrics import Evaluator, Found, Metrics, Truth
 from edgepose_trainer.nn import PoseNetwork
 
-_STAGES = ("preprocess", "inference", "postprocess")
+_STAGES = ("preprocess", "inference", "decode")
 
 
 class Validator:
@@ -137,3 +138,30 @@ def truth_of(dataset: PoseDataset, index: int) -> Truth:
     points = labels.keypoints.astype(np.float64)
     points[..., :2] *= size
     return Truth(np.concatenate([middle - half, middle + half], 1), labels.cls.astype(np.int64), points)
+
+
+def validate_runner(
+    runner: PoseRunner, dataset: PoseDataset, data: DataConfig, validators: Iterable[Validator] = ()
+) -> Metrics:
+    """The same for an artifact in its own runtime: each picture from its file through `PoseRunner.predict`."""
+    evaluator = Evaluator(data.num_keypoints, data.sigmas, data.names, data.keypoint_names)
+    watching = [v for v in validators if v.wants(None)]
+    seconds = dict.fromkeys(_STAGES, 0.0)
+    for index, path in enumerate(dataset.paths):
+        result = runner.predict(path)
+        if len(result) and result.keypoints.shape[1] != data.num_keypoints:
+            raise ValueError(
+                f"the model finds {result.keypoints.shape[1]} keypoints, the data has {data.num_keypoints}"
+            )
+        found = Found(result.boxes, result.scores, result.class_ids, result.keypoints, result.keypoint_scores)
+        truth = truth_of(dataset, index)
+        evaluator.add(found, truth)
+        for stage, ms in zip(_STAGES, result.speed, strict=True):
+            seconds[stage] += ms / 1000
+        for validator in watching:
+            validator.on_batch([path], [found], [truth])
+    speed = {stage: 1000 * spent / max(len(dataset), 1) for stage, spent in seconds.items()}
+    metrics = evaluator.result(speed)
+    for validator in watching:
+        validator.on_end(metrics, None)
+    return metrics

@@ -1,0 +1,241 @@
+"""The verbs that the trainer brings to the `edgepose` command. Nothing heavy is imported before a verb runs."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import yaml
+
+from edgepose.command import registry
+from edgepose.command.verbs import BOOL, INT, TEXT, WORDS, Kind, Option, Verb, one_of
+from edgepose_trainer.config import default_settings, default_text
+
+INTERRUPTED = 130
+
+
+def _setting_kind(text: str) -> Any:
+    try:
+        return yaml.safe_load(text) if text else None
+    except yaml.YAMLError:
+        return text
+
+
+SETTING = Kind("value", _setting_kind)
+
+
+@cache
+def _settings_help() -> dict[str, str]:
+    """The comment of each setting in cfg/default.yaml."""
+    lines = [line for line in default_text().splitlines() if " # " in line]
+    return {line.partition(":")[0]: line.partition(" # ")[2] for line in lines}
+
+
+def _settings(names: Iterable[str]) -> tuple[Option, ...]:
+    defaults, meanings = default_settings(), _settings_help()
+    return tuple(Option(name, SETTING, defaults[name], meanings[name]) for name in names)
+
+
+_CFG = Option("cfg", TEXT, None, "a YAML of settings; key=value words win over it")
+_JSON = Option("json", BOOL, False, "print one JSON object")
+_MODEL = Option("model", TEXT, None, "checkpoint (.pt), model YAML or exported model", required=True)
+
+_TRAIN = Verb(
+    "train",
+    registry.TRAINER_VERBS["train"],
+    "edgepose_trainer.cli:train",
+    (_CFG, *_settings(name for name in default_settings() if name != "task")),
+    (
+        "edgepose train data=coco8-pose.yaml model=yolov8n-pose.yaml epochs=100 imgsz=640",
+        "edgepose train data=my.yaml model=best.pt epochs=20",
+        "edgepose train resume=runs/pose/train/weights/last.pt",
+    ),
+    extra="train",
+)
+
+_VAL = Verb(
+    "val",
+    registry.TRAINER_VERBS["val"],
+    "edgepose_trainer.cli:val",
+    (
+        _MODEL,
+        *_settings(("data", "split", "imgsz", "batch", "rect", "conf", "iou", "max_det", "device", "workers", "cache")),
+        Option("amp", SETTING, False, 'mixed precision, "bf16" or "fp16": faster, the AP moves by some 0.001'),
+        *_settings(("threads", "plots", "project")),
+        Option("name", TEXT, "val", "the run's folder; val2, val3 … where it exists"),
+        *_settings(("exist_ok",)),
+        _JSON,
+    ),
+    ("edgepose val model=best.pt", "edgepose val model=pose.onnx data=my.yaml"),
+    extra="train",
+)
+
+_RUNTIME_ONLY = ("backend", "precision", "spec", "threads", "verbose")
+_PREDICT = replace(
+    registry.VERBS["predict"],
+    run="edgepose_trainer.cli:predict",
+    options=tuple(option for option in registry.VERBS["predict"].options if option.name not in _RUNTIME_ONLY),
+    examples=("edgepose predict model=best.pt source=photo.jpg",),
+    extra="train",
+)
+
+_INFO = Verb(
+    "info",
+    registry.VERBS["info"].summary,
+    "edgepose_trainer.cli:info",
+    (_MODEL, Option("imgsz", INT, None, "size that FLOPs are counted at; 640 (1280 for p6) if not given"), _JSON),
+    ("edgepose info model=yolov8n-pose.yaml json=true",),
+    extra="train",
+)
+
+_CHECK = Verb(
+    "check",
+    registry.TRAINER_VERBS["check"],
+    "edgepose_trainer.cli:check",
+    (
+        Option("data", TEXT, None, "data YAML", required=True),
+        Option("splits", WORDS, None, "train,val,test; all there are if not given"),
+        Option("count", INT, 16, "pictures on the contact sheet"),
+        Option("out", TEXT, "runs/check", "folder of the report"),
+    ),
+    ("edgepose check data=my.yaml",),
+    extra="train",
+)
+
+_CONVERT = Verb(
+    "convert",
+    registry.TRAINER_VERBS["convert"],
+    "edgepose_trainer.cli:convert",
+    (
+        Option("source", TEXT, None, "data YAML, or COCO keypoint JSON", required=True),
+        Option("to", one_of("text", "pickle", "coco"), None, "form of the new labels", required=True),
+        Option("out", TEXT, None, "folder that they are written into", required=True),
+        Option("splits", WORDS, None, "train,val,test; all there are if not given"),
+        Option("overwrite", BOOL, False, "replace label files that are there"),
+    ),
+    ("edgepose convert source=annotations.json to=text out=labels",),
+    extra="train",
+)
+
+_CFG_VERB = Verb(
+    "cfg",
+    registry.TRAINER_VERBS["cfg"],
+    "edgepose_trainer.cli:cfg",
+    (),
+    ("edgepose cfg > my.yaml",),
+    extra="train",
+)
+
+VERBS = {verb.name: verb for verb in (_TRAIN, _VAL, _PREDICT, _INFO, _CHECK, _CONVERT, _CFG_VERB)}
+
+
+def train(cfg: str | None = None, **settings: Any) -> int:
+    from edgepose_trainer.config import load_config
+    from edgepose_trainer.train import train as run
+
+    result = run(load_config(cfg, settings))
+    if result.interrupted:
+        return INTERRUPTED
+    if result.metrics is not None:
+        print(result.metrics.table())
+    print(f"best weights: {result.best}" if result.best else f"results in {result.folder}")
+    return 0
+
+
+def val(
+    model: str,
+    plots: bool = True,
+    project: str = "runs/pose",
+    name: str = "val",
+    exist_ok: bool = False,
+    json: bool = False,
+    **settings: Any,
+) -> int:
+    from edgepose.command.runs import new_run_folder
+    from edgepose_trainer.model import PoseModel
+    from edgepose_trainer.plots import ValPictures, draw_metrics
+
+    pictures = ValPictures()
+    metrics = PoseModel(model).val(validators=[pictures] if plots else [], **settings)
+    print(json_format.dumps(metrics.to_dict() | {"speed": metrics.speed}) if json else metrics.table())
+    if plots:
+        folder = new_run_folder(project, name, exist_ok)
+        draw_metrics(metrics, folder)
+        pictures.save(folder / "val_pictures.jpg")
+        print(f"plots in {folder}", file=sys.stderr)
+    return 0
+
+
+def predict(
+    source: str,
+    model: str,
+    conf: float = 0.25,
+    iou: float = 0.7,
+    max_det: int = 300,
+    nms: str = "iou",
+    agnostic: bool = False,
+    imgsz: Any = None,
+    device: str = "auto",
+    rect: bool = False,
+    **output: Any,
+) -> int:
+    from edgepose.command.predict import predict_source
+    from edgepose_trainer.model import PoseModel
+
+    options: dict[str, Any] = {
+        "conf": conf,
+        "iou": iou,
+        "max_det": max_det,
+        "nms": nms,
+        "agnostic": agnostic,
+        "rect": rect,
+    }
+    if imgsz is not None:
+        options["imgsz"] = imgsz
+    if device != "auto":
+        options["device"] = device
+    return predict_source(PoseModel(model).runner(**options), source, **output)
+
+
+def info(model: str, imgsz: int | None = None, json: bool = False) -> int:
+    from edgepose_trainer.model import PoseModel
+
+    facts = PoseModel(model).info(imgsz)
+    if json:
+        print(json_format.dumps(facts))
+        return 0
+    layers = facts.pop("layers", [])
+    rows = [f"{row['index']:>3}  {row['from']!s:<14} {row['module']:<10} {row['parameters']:>12,}" for row in layers]
+    print("\n".join(["  #  from           module       parameters", *rows, ""]))
+    print(
+        "\n".join(
+            f"{name:<12}{value:,}" if isinstance(value, int) else f"{name:<12}{value}" for name, value in facts.items()
+        )
+    )
+    return 0
+
+
+def check(data: str, splits: list[str] | None = None, count: int = 16, out: str = "runs/check") -> int:
+    from edgepose_trainer.data.check import check_dataset
+
+    print(check_dataset(data, out, splits, count).summary())
+    return 0
+
+
+def convert(source: str, to: str, out: str, splits: list[str] | None = None, overwrite: bool = False) -> int:
+    from edgepose_trainer.data.convert import convert_labels
+
+    report = convert_labels(source, to, out, splits, overwrite)
+    print(f"wrote {report.files} files below {report.out}")
+    for problem in report.problems:
+        print(f"left out: {problem}", file=sys.stderr)
+    return 0
+
+
+def cfg() -> int:
+    print(default_text(), end="")
+    return 0

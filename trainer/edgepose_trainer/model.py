@@ -1,0 +1,251 @@
+"""`PoseModel`: one object to train, validate, try and export a model with, under the names that the field uses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from edgepose.options import unknown_option
+from edgepose.runner import PoseRunner
+from edgepose_trainer import distributed
+from edgepose_trainer.checkpoint import Checkpoint, load_checkpoint, transfer_weights
+from edgepose_trainer.config import Config, load_config
+from edgepose_trainer.data import DataConfig, build_dataset, build_loader, load_data_config
+from edgepose_trainer.metrics import Metrics
+from edgepose_trainer.nn import build_model, model_info
+from edgepose_trainer.train import EVENTS, Callback, TrainResult, train
+from edgepose_trainer.validate import Validator, precision_of, validate, validate_runner
+
+if TYPE_CHECKING:
+    from edgepose.result import PoseResult
+
+_PLANS, _CHECKPOINTS = (".yaml", ".yml"), (".pt", ".pth")
+
+# Settings of the training run that a checkpoint is validated with, unless others are given.
+_REMEMBERED = ("imgsz", "batch", "workers", "iou", "max_det", "rect")
+_VAL_OPTIONS = (
+    *(
+        "data",
+        "imgsz",
+        "batch",
+        "device",
+        "workers",
+        "cache",
+        "amp",
+        "channels_last",
+        "split",
+        "conf",
+        "iou",
+        "max_det",
+    ),
+    *("rect", "threads", "verbose", "task"),
+)
+_PREDICT_OPTIONS = (
+    *("conf", "iou", "max_det", "imgsz", "rect", "nms", "agnostic", "max_candidates", "color", "clip", "antialias"),
+)
+
+
+class PoseModel:
+    """A pose model.
+
+    model: a model YAML ("yolov8n-pose.yaml": new weights), a checkpoint (.pt, edgepose's or YOLOv8's), or an exported
+    artifact (.onnx, .tflite, OpenVINO), which can be validated and tried, not trained.
+
+        model = PoseModel("yolov8n-pose.yaml")
+        model.train(data="coco8-pose.yaml", epochs=100, imgsz=640)
+        metrics = model.val()
+        people = model("photo.jpg")[0]
+    """
+
+    def __init__(self, model: str | os.PathLike[str] = "yolov8n-pose.yaml", task: str = "pose") -> None:
+        if task != "pose":
+            raise ValueError(f"task={task!r}: edgepose knows the task 'pose' alone")
+        self.path = Path(model)
+        self.callbacks: dict[str, list[Callback]] = {event: [] for event in EVENTS}
+        self.metrics: Metrics | None = None
+        self._pretrained: str | None = None
+        self._runners: dict[tuple[Any, ...], PoseRunner] = {}
+        suffix = self.path.suffix.lower()
+        self.checkpoint: Checkpoint | None = None
+        if suffix in _PLANS:
+            self.checkpoint = Checkpoint(build_model(self.path))
+        elif suffix in _CHECKPOINTS:
+            self.checkpoint = load_checkpoint(self.path)
+        elif not self.path.exists():
+            raise FileNotFoundError(
+                f"there is no model {str(model)!r}; expected a model .yaml, a .pt or an exported model"
+            )
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Class names by number."""
+        if self.checkpoint is None:
+            return dict(enumerate(self.runner().spec.people.class_names))
+        names = self.checkpoint.people.get("names") or {0: "person"}
+        return dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
+
+    def load(self, weights: str | os.PathLike[str]) -> PoseModel:
+        """Takes over a checkpoint's weights where they fit, now and in a training that follows; returns itself."""
+        checkpoint = self._trainable("load weights into")
+        transfer_weights(checkpoint.model, load_checkpoint(Path(weights)).model.state_dict())
+        self._pretrained = str(weights)
+        self._runners.clear()
+        return self
+
+    def add_callback(self, event: str, callback: Callable[[Any], None]) -> None:
+        """Calls `callback(run)` at an event of training; `EVENTS` are known, `Run` is what it gets."""
+        if event not in self.callbacks:
+            raise ValueError(unknown_option(event, list(self.callbacks)))
+        self.callbacks[event].append(callback)
+
+    def train(
+        self,
+        data: str | os.PathLike[str] | None = None,
+        *,
+        cfg: str | Path | None = None,
+        validators: Iterable[Validator] = (),
+        **settings: Any,
+    ) -> TrainResult:
+        """Trains with the settings given (`edgepose cfg` lists all); afterwards this object is the best checkpoint.
+
+        Raises what `edgepose_trainer.train.train` raises.
+        """
+        self._trainable("train")
+        given = {"data": data, **settings} if data is not None else settings
+        start = {"model": str(self.path), **({"pretrained": self._pretrained} if self._pretrained else {})}
+        config = load_config(cfg, {**start, **given})
+        events = {event: calls for event, calls in self.callbacks.items() if calls}
+        result = train(config, events, tuple(validators))
+        best = result.best or result.last
+        if best is not None:
+            self.path, self.checkpoint, self._pretrained = best, load_checkpoint(best), None
+            self._runners.clear()
+        self.metrics = result.metrics
+        return result
+
+    def val(
+        self,
+        data: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+        *,
+        validators: Iterable[Validator] = (),
+        **settings: Any,
+    ) -> Metrics:
+        """Measures the model on labelled pictures: float32, unless amp="bf16" or "fp16" is given.
+
+        Without `data` on the data, and at the size, that the checkpoint was trained with. Raises ValueError where it
+        remembers none or they are not here.
+        """
+        config, dataset_config = self._val_settings(data, settings)
+        device = distributed.parse_devices(config.device)[0]
+        dataset = self._val_dataset(dataset_config, config, remembered=data is None)
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        if self.checkpoint is None:
+            runner = self.runner(conf=config.conf, iou=config.iou, max_det=config.max_det, clip=False)
+            self.metrics = validate_runner(runner, dataset, dataset_config, validators)
+            return self.metrics
+        self._check_shape(dataset_config)
+        loader = build_loader(dataset, config.batch, config.workers, stride=max(self.checkpoint.model.strides))
+        dtype = precision_of(config.amp, device) if isinstance(config.amp, str) else None
+        network = self.checkpoint.model
+        self.metrics = validate(network, loader, dataset_config, config, device, validators, dtype=dtype)
+        return self.metrics
+
+    def predict(self, source: Any, *, stream: bool = False, **options: Any) -> list[PoseResult] | Iterator[PoseResult]:
+        """Finds people in whatever `edgepose.sources.open_source` takes; one result a picture or frame.
+
+        stream: results come one by one, with flat memory. options: device, and those of `PoseRunner` that are about
+        pictures and people (conf, iou, max_det, imgsz, rect, nms, color …).
+        """
+        runner = self.runner(**options)
+        results = runner.stream(source, color=options.get("color", "BGR"))
+        return results if stream else list(results)
+
+    __call__ = predict
+
+    def export(self, format: str = "onnx", **options: Any) -> Path:
+        """Writes the model for a runtime; returns the file or folder. docs/export.md lists formats and options."""
+        checkpoint = self._trainable("export")
+        exporters = import_module("edgepose_trainer.export")
+        path: Path = exporters.export_model(checkpoint, self.path, format, **options)
+        return path
+
+    def info(self, imgsz: int | None = None) -> dict[str, Any]:
+        """Plain data: parameters, flops (2 x multiply-adds at imgsz), layers and more; of an artifact, what it says of
+        itself."""
+        if self.checkpoint is not None:
+            return model_info(self.checkpoint.model, imgsz)
+        from edgepose.info import describe
+
+        return dict(describe(str(self.path)).to_dict())
+
+    def _trainable(self, verb: str) -> Checkpoint:
+        if self.checkpoint is None:
+            raise ValueError(
+                f"{self.path} is an exported model: there is nothing to {verb}; use the .pt or .yaml it is from"
+            )
+        return self.checkpoint
+
+    def runner(self, **options: Any) -> PoseRunner:
+        """The `PoseRunner` that `predict` uses with these options; made once."""
+        for name in options:
+            if name not in (*_PREDICT_OPTIONS, "device"):
+                raise TypeError(unknown_option(name, [*_PREDICT_OPTIONS, "device"]))
+        key = tuple(sorted((name, str(value)) for name, value in options.items()))
+        if key not in self._runners:
+            self._runners[key] = self._new_runner(dict(options))
+        return self._runners[key]
+
+    def _new_runner(self, options: dict[str, Any]) -> PoseRunner:
+        device = options.pop("device", None)
+        if self.checkpoint is None:
+            return PoseRunner(self.path, device=str(device or "auto"), **options)
+        from edgepose_trainer.torch_backend import open_network
+
+        if "imgsz" not in options and isinstance(size := self.checkpoint.settings.get("imgsz"), int):
+            options["imgsz"] = size
+        place = distributed.parse_devices(device)[0]
+        artifact = open_network(self.checkpoint.model, self.checkpoint.people, place, str(self.path))
+        return PoseRunner(artifact, **options)
+
+    def _val_settings(self, data: Any, settings: Mapping[str, Any]) -> tuple[Config, DataConfig]:
+        for name in settings:
+            if name not in _VAL_OPTIONS:
+                raise TypeError(unknown_option(name, _VAL_OPTIONS))
+        own = self.checkpoint is not None and bool(self.checkpoint.data)
+        kept = self.checkpoint.settings if self.checkpoint is not None else {}
+        remembered = {key: kept[key] for key in _REMEMBERED if own and key in kept}
+        if not own and isinstance(kept.get("imgsz"), int):
+            remembered = {"imgsz": kept["imgsz"]}
+        config = load_config(None, {**remembered, **settings})
+        if data is None and self.checkpoint is not None:
+            data = self.checkpoint.data or None
+        if data is None:
+            raise ValueError(f"{self.path} does not say what data it was trained on: pass data=, such as data=my.yaml")
+        return config, load_data_config(data)
+
+    def _val_dataset(self, data: DataConfig, config: Config, remembered: bool) -> Any:
+        size = config.imgsz if self.checkpoint is not None else 32
+        try:
+            rect = config.rect and self.checkpoint is not None
+            return build_dataset(data, config.split, size, None, config.cache or None, rect=rect)  # type: ignore[arg-type]
+        except (FileNotFoundError, ValueError) as error:
+            if not remembered:
+                raise
+            raise ValueError(
+                f"{self.path}: the data it was trained on cannot be used here ({error}); pass data=, as in data=my.yaml"
+            ) from error
+
+    def _check_shape(self, data: DataConfig) -> None:
+        assert self.checkpoint is not None
+        model = self.checkpoint.model
+        if (model.kpt_shape, model.nc) != (data.kpt_shape, data.num_classes):
+            raise ValueError(
+                f"{self.path} finds {model.nc} classes with keypoints {list(model.kpt_shape)}, the data has "
+                f"{data.num_classes} with {list(data.kpt_shape)}"
+            )
