@@ -70,7 +70,7 @@ class PoseLoss:
         self.nc, self.reg_max, self.strides = model.nc, model.reg_max, model.strides
         self.kpt_shape = model.kpt_shape
         sigmas = default_sigmas(self.kpt_shape[0]) if sigmas is None else sigmas
-        if len(sigmas) != self.kpt_shape[0] or not min(sigmas) > 0:
+        if len(sigmas) != self.kpt_shape[0] or not all(sigma > 0 for sigma in sigmas):
             raise ValueError(f"expected {self.kpt_shape[0]} positive sigmas, one a keypoint, got {list(sigmas)}")
         self.sigmas = torch.tensor(sigmas, dtype=torch.float32)
         self.distributed = distributed
