@@ -235,7 +235,7 @@ def _predict_one(predictor: Predictor, frame: Frame, tally: Tally) -> PoseResult
 
 def _tell_failures(frames: Source, tally: Tally) -> None:
     """Moves what the source could not read since the last call into the tally, and says so at once."""
-    new = [(name, str(error)) for name, error in frames.skipped[tally.skipped :]]
+    new = [(name, str(error)) for name, error in frames.problems[tally.skipped :]]
     tally.skipped += len(new)
     tally.failed += new
     for name, reason in tally.failed[tally.told :]:
