@@ -30,7 +30,6 @@ def fit_input(spec: InputSpec, tensor: TensorSpec) -> InputSpec:
         raise ValueError(f"input {spec.name!r}: the metadata say any size, the model takes {_shown(tensor.shape)}")
     return replace(
         spec,
-        name=tensor.name,
         batch=tensor.shape[0],
         quantization=_quantization(f"input {spec.name!r}", spec.quantization, tensor),
     )
@@ -62,7 +61,7 @@ def _fit_output(spec: ModelSpec, output: OutputSpec, tensor: TensorSpec) -> Outp
     quantization = _quantization(where, output.quantization, tensor)
     if quantization is None and "int" in output.dtype:
         raise ValueError(f"{where}: it is {output.dtype}, and neither the metadata nor the model give its scale")
-    return replace(output, name=tensor.name, quantization=quantization)
+    return replace(output, quantization=quantization)
 
 
 def _expected_shape(spec: ModelSpec, output: OutputSpec) -> _Shape:

@@ -8,6 +8,7 @@ Source: docs.ultralytics.com, modes/export, and the exported files themselves.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from reprlib import repr as short_repr  # a hostile YAML's aliases make values whose full repr fills the memory
 from typing import TYPE_CHECKING, Any
 
 from edgepose.contract import DecoderSpec, InputSpec, ModelSpec, OutputSpec, PeopleSpec, ResizeSpec
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from edgepose.backends.base import TensorSpec
 
 _KEYS = ("stride", "task", "names", "imgsz")
+_ORIGIN = ("description", "version", "license", "date")
 _PARSED = ("stride", "batch", "imgsz", "names", "kpt_shape", "args", "channels", "end2end", "kpt_names")
 
 
@@ -48,7 +50,7 @@ def make_spec(
     """
     if metadata["task"] != "pose":
         raise ValueError(
-            f"got an Ultralytics model for the task {str(metadata['task'])[:40]!r}, expected a pose model "
+            f"got an Ultralytics model for the task {short_repr(metadata['task'])}, expected a pose model "
             "(yolov8n-pose, yolo11n-pose and the like)"
         )
     classes = _class_names(metadata["names"])
@@ -66,11 +68,7 @@ def make_spec(
         people=PeopleSpec(class_names=classes, keypoint_names=_keypoint_names(metadata, kpt_shape[0])),
         origin={
             "producer": "Ultralytics",
-            **{
-                key: str(metadata[key])[:500]
-                for key in ("description", "version", "license", "date")
-                if key in metadata
-            },
+            **{key: metadata[key][:500] for key in _ORIGIN if isinstance(metadata.get(key), str)},
         },
     )
     return document.checked()
@@ -82,7 +80,7 @@ def _integers(value: object, name: str) -> tuple[int, int]:
         or len(value) != 2
         or not all(isinstance(item, int) and not isinstance(item, bool) for item in value)
     ):
-        raise ValueError(f"Ultralytics metadata: {name}: got {value!r:.80}, expected two integers")
+        raise ValueError(f"Ultralytics metadata: {name}: got {short_repr(value)}, expected two integers")
     return value[0], value[1]
 
 
@@ -96,7 +94,11 @@ def _class_names(value: object) -> tuple[str, ...]:
         except (TypeError, ValueError, OverflowError):
             pass
     if not isinstance(value, list) or not 0 < len(value) <= 10_000:
-        raise ValueError(f"Ultralytics metadata: names: got {value!r:.80}, expected a name for each class from 0 on")
+        raise ValueError(
+            f"Ultralytics metadata: names: got {short_repr(value)}, expected a name for each class from 0 on"
+        )
+    if not all(isinstance(name, (str, int, float)) for name in value):
+        raise ValueError(f"Ultralytics metadata: names: got {short_repr(value)}, expected text for each class")
     return tuple(str(name)[:1000] for name in value)
 
 

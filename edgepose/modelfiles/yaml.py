@@ -14,7 +14,7 @@ def parse_yaml(data: bytes, where: str) -> Any:
     import yaml
 
     try:
-        return yaml.load(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return yaml.safe_load(data)  # not the loader in C: it dies of deep nesting
     except RecursionError:
         raise ValueError(f"{where}: the YAML is nested too deeply") from None
     except (yaml.YAMLError, ValueError, UnicodeDecodeError) as error:

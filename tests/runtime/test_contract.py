@@ -80,10 +80,10 @@ def test_an_unknown_major_schema_is_refused(document: dict[str, Any], schema: st
         ModelSpec.from_dict(document)
 
 
-@pytest.mark.parametrize("schema", [None, 1, 1.0, "1", "1.0.0", "one.two", "1.x", "", "1." + "0" * 40, "١.0"])
+@pytest.mark.parametrize("schema", [None, 1, 1.0, "1", "1.0.0", "one.two", "1.x", "", "1." + "0" * 40, "\u0661.0"])
 def test_a_schema_that_is_no_version_is_refused(document: dict[str, Any], schema: object) -> None:
     document["schema"] = schema
-    with pytest.raises(ValueError, match="schema: got .* expected a version"):
+    with pytest.raises(ValueError, match=r"schema: got .* expected a version"):
         ModelSpec.from_dict(document)
 
 
@@ -258,7 +258,7 @@ def test_any_field_replaced_by_any_json_loads_or_is_a_value_error(data: st.DataO
     try:
         spec = ModelSpec.from_dict(changed)
     except ValueError as error:
-        assert str(error).startswith("artifact metadata: ")
+        assert str(error).startswith("artifact metadata: ")  # noqa: PT017 - either outcome is right
     else:
         assert ModelSpec.from_dict(spec.to_dict()) == spec
 

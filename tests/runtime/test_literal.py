@@ -71,7 +71,7 @@ def test_literals_that_ultralytics_writes(text: str, value: object) -> None:
     ],
 )
 def test_anything_else_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="literal|expected|digits"):
+    with pytest.raises(ValueError, match=r"literal|expected|digits"):
         parse_literal(text)
 
 

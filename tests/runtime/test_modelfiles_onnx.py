@@ -65,7 +65,7 @@ def test_a_file_cut_inside_its_graph_is_truncated(path: Path) -> None:
 
 def test_a_huge_property_is_refused_before_it_is_read(path: Path) -> None:
     write_properties(str(path), {"big": "x" * (5 << 20)})
-    with pytest.raises(ValueError, match="metadata property of .* bytes, at most"):
+    with pytest.raises(ValueError, match=r"metadata property of .* bytes, at most"):
         read_properties(str(path))
 
 
