@@ -95,7 +95,7 @@ def _class_names(value: object) -> tuple[str, ...]:
             pass
     if not isinstance(value, list) or not 0 < len(value) <= 10_000:
         raise ValueError(
-            f"Ultralytics metadata: names: got {short_repr(value)}, expected a name for each class from 0 on"
+            f"Ultralytics metadata: names: got {short_repr(value)}, expected a name for each class"
         )
     if not all(isinstance(name, (str, int, float)) for name in value):
         raise ValueError(f"Ultralytics metadata: names: got {short_repr(value)}, expected text for each class")

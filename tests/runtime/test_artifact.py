@@ -330,11 +330,11 @@ def test_a_17_keypoint_model_with_names_of_its_own_keeps_them(make_onnx: Make, y
         ({"input": InputSpec("image", resize=ResizeSpec(size=(64, 96)))}, "name it 'image', the model 'images'"),
         (
             {"input": InputSpec("images", dtype="uint8", resize=ResizeSpec(size=(64, 96)))},
-            "uint8, the model takes float",
+            "uint8, the model",
         ),
         (
             {"input": InputSpec("images", resize=ResizeSpec(size=(96, 64)))},
-            r"\(1, 3, 96, 64\), the model has \(1, 3, 64",
+            r"\(1, 3, 96, 64\), the model has",
         ),
         ({"input": InputSpec("images")}, "any size, the model takes"),
         ({"outputs": (OutputSpec("out", "detections"),)}, "name the output 'out', the model has 'output0'"),
