@@ -241,6 +241,6 @@ def _heading(result: PoseResult) -> str:
     counts = np.bincount(result.class_ids).tolist() if len(result) else []
     found = ", ".join(f"{n} x {result.class_name(c)}" for c, n in enumerate(counts) if n) or "nothing found"
     where = f"{result.source} " if result.source is not None else ""
-    where += f"frame {result.frame} " if result.time is not None else ""
+    where += f"frame {result.frame} at {result.time:.2f} s " if result.time is not None else ""
     times = ", ".join(f"{stage} {ms:.1f} ms" for stage, ms in result.speed._asdict().items())
     return f"{where}{result.width}x{result.height}: {found}" + (f" ({times})" if result.speed.total else "")
