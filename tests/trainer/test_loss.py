@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-import torch.multiprocessing  # noqa: E402
 from edgepose_trainer.checkpoint import load_checkpoint  # noqa: E402
 from edgepose_trainer.loss import PoseLoss  # noqa: E402
 from edgepose_trainer.loss.assigner import assign, cells_in_boxes, make_cells  # noqa: E402
@@ -444,7 +443,7 @@ def test_two_processes_give_the_items_and_gradients_of_one(tmp_path: Path) -> No
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(run_rank, (port, str(tmp_path)), nprocs=2)
+    torch.multiprocessing.spawn(run_rank, (port, str(tmp_path)), nprocs=2)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     model = tiny()
     raw = random_heads(model)
