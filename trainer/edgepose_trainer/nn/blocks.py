@@ -5,6 +5,9 @@ Every tensor is (B, C, H, W); all blocks keep the channels_last memory format.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -12,10 +15,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 BATCH_NORM_EPS = 1e-3
 BATCH_NORM_MOMENTUM = 0.03
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
+# In place only where the backward pass reads the output: the others would copy their input first.
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
-    "relu": nn.ReLU,
-    "relu6": nn.ReLU6,
+    "relu": partial(nn.ReLU, inplace=True),
+    "relu6": partial(nn.ReLU6, inplace=True),
     "hardswish": nn.Hardswish,
 }
 
@@ -27,7 +31,7 @@ class Conv(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(c1, c2, k, s, k // 2, bias=False)
         self.bn: nn.Module = nn.BatchNorm2d(c2, eps=BATCH_NORM_EPS, momentum=BATCH_NORM_MOMENTUM)
-        self.act = ACTIVATIONS[activation](inplace=True)
+        self.act = ACTIVATIONS[activation]()
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.act(self.bn(self.conv(x)))
