@@ -8,6 +8,16 @@ from typing import Any
 from edgepose.doctor import DoctorReport, doctor
 
 
+_TITLES = {
+    "onnxruntime": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "tflite": "TFLite",
+    "edgetpu": "libedgetpu",
+    "gpu": "GPU delegate",
+    "opencv": "OpenCV",
+}
+
+
 def run(json: bool = False, timeout: float = 30.0) -> int:
     """Prints the report. Returns 0 where nothing is broken, else 1."""
     report = doctor(timeout=timeout)
@@ -25,13 +35,13 @@ def report_text(report: DoctorReport) -> str:
     facts = report.facts
     parts = (_board_lines, _runtime_lines, _device_lines)
     lines = [f"edgepose {facts['edgepose']}", ""]
+    found = [
+        f"{finding.level}: {finding.what}" + (f"\n    {finding.fix}" if finding.fix else "")
+        for finding in report.findings
+    ]
     for part in parts:
         lines += [f"{name + ':':<14}{text}" for name, text in part(facts)] + [""]
-    for finding in report.findings:
-        lines.append(f"{finding.level}: {finding.what}")
-        if finding.fix:
-            lines.append(f"    {finding.fix}")
-    return "\n".join(lines or ["nothing is broken or missing"]).rstrip()
+    return "\n".join([*lines, *(found or ["nothing is broken or missing"])])
 
 
 def board_lines(facts: dict[str, Any]) -> list[str]:
@@ -72,9 +82,10 @@ def _heat_text(heat: dict[str, Any]) -> str:
 
 def _runtime_lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, probe in facts["runtimes"].items():
-        yield name, _facts_text(probe["facts"]) if probe["status"] == "ok" else _failure_text(probe)
-    for name, version in facts["packages"].items():
-        yield name, version or "not installed"
+        text = _facts_text(probe["facts"]) if probe["status"] == "ok" else _failure_text(probe)
+        yield _TITLES.get(name, name), text
+    packages = facts["packages"].items()
+    yield "packages", _listed([f"{name} {version}" for name, version in packages if version is not None])
 
 
 def _failure_text(probe: dict[str, Any]) -> str:
@@ -99,7 +110,10 @@ def _plain(value: Any) -> str:
 
 def _device_lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for camera in facts["cameras"]:
-        yield "camera", f"source={camera['source']} {camera['name']} ({camera['device']}){_closed(camera)}"
+        yield (
+            "camera",
+            f"source={camera['source']} {camera['name']} ({camera['device']}){_closed(camera)}{_ribbon(camera)}",
+        )
     if not facts["cameras"]:
         yield "camera", "none"
     for device in facts["coral"]:
@@ -109,6 +123,10 @@ def _device_lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "GPU", f"{node['device']}{_closed(node)}"
     yield "screen", "yes" if facts["screen"] else "no"
     yield "groups", _listed(facts["groups"])
+
+
+def _ribbon(camera: dict[str, Any]) -> str:
+    return ", through libcamera" if camera["ribbon"] else ""
 
 
 def _closed(device: dict[str, Any]) -> str:

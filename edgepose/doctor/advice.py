@@ -149,6 +149,12 @@ def _coral_device(device: dict[str, Any]) -> Iterator[Finding]:
 
 def _cameras(facts: dict[str, Any]) -> Iterator[Finding]:
     for camera in facts["cameras"]:
+        if camera["ribbon"]:
+            yield Finding(
+                "note",
+                f"{camera['device']} is a ribbon camera, read through libcamera: docs/boards/raspberry-pi.md; or",
+                f"libcamerify edgepose predict source={camera['source']}",
+            )
         if not camera["accessible"]:
             yield Finding(
                 "problem",

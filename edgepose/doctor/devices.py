@@ -9,23 +9,30 @@ from edgepose.doctor.files import Files
 
 # USB ids of the Coral USB Accelerator: before libedgetpu has loaded its firmware, and after.
 _CORAL_USB: Final = {("1a6e", "089a"): "waiting for its firmware", ("18d1", "9302"): "ready"}
+# The Raspberry Pi's video nodes that are no cameras (codecs, image processors), and those of its ribbon cameras.
+_CODECS: Final = ("bcm2835-codec", "bcm2835-isp", "pispbe", "rpivid", "rpi-hevc")
+_RIBBON: Final = ("unicam", "rp1-cfe")
 _CORAL_PCI: Final = ("0x1ac1", "0x089a")
 
 
 def cameras(files: Files) -> list[dict[str, Any]]:
-    """V4L2 nodes that take pictures: number for `source=`, name, and whether this user may open it."""
-    found = []
+    """V4L2 nodes that take pictures: number for `source=`, device, name, whether this user may open it, and whether it
+    is on a ribbon cable (CSI) and read through libcamera."""
+    found: list[dict[str, Any]] = []
     for path in files.glob("sys/class/video4linux/video[0-9]*"):
-        node = path.rpartition("/")[2]
-        # A USB camera's second node (index 1) gives metadata, no pictures.
-        if files.integer(f"{path}/index") == 1 and _is_usb(files, path):
+        node, name = path.rpartition("/")[2], files.text(f"{path}/name") or ""
+        ribbon = name.startswith(_RIBBON)
+        # A USB camera's second node (index 1) gives metadata, no pictures; a ribbon camera has one for each stage.
+        second = files.integer(f"{path}/index") == 1 and _is_usb(files, path)
+        if name.startswith(_CODECS) or second or (ribbon and any(camera["ribbon"] for camera in found)):
             continue
         found.append(
             {
                 "source": int(node.removeprefix("video")),
                 "device": f"/dev/{node}",
-                "name": files.text(f"{path}/name"),
+                "name": name or None,
                 "accessible": files.access(f"dev/{node}"),
+                "ribbon": ribbon,
             }
         )
     return found

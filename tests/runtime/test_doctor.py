@@ -122,8 +122,18 @@ def test_raspberry_pi_is_read(raspberry_pi: Path) -> None:
 
 def test_camera_is_listed_once_and_by_name(raspberry_pi: Path) -> None:
     assert devices.cameras(Files(raspberry_pi)) == [
-        {"source": 0, "device": "/dev/video0", "name": "HD Pro Webcam C920", "accessible": True}
+        {"source": 0, "device": "/dev/video0", "name": "HD Pro Webcam C920", "accessible": True, "ribbon": False}
     ]
+
+
+def test_ribbon_camera_is_listed_once_and_codecs_are_no_cameras(tmp_path: Path) -> None:
+    names = ["rp1-cfe-csi2_ch0", "rp1-cfe-embedded", "rpi-hevc-dec", "pispbe-input", "bcm2835-codec-decode"]
+    for i, name in enumerate(names):
+        write(tmp_path, {f"sys/class/video4linux/video{i}/name": name, f"dev/video{i}": ""})
+    assert [(camera["device"], camera["ribbon"]) for camera in devices.cameras(Files(tmp_path))] == [
+        ("/dev/video0", True)
+    ]
+    assert found(examine(tmp_path), "ribbon camera").fix == "libcamerify edgepose predict source=0"
 
 
 def test_coral_on_usb_2_without_its_library_is_told_with_the_remedy(raspberry_pi: Path) -> None:
@@ -263,7 +273,7 @@ def test_report_for_people_names_what_was_found(raspberry_pi: Path) -> None:
     text = report_text(examine(raspberry_pi, changed("edgetpu", "crashed", "the probe died of SIGSEGV")))
     for part in ("Raspberry Pi 5", "governor ondemand", "cpu-thermal 61 °C", "source=0 HD Pro Webcam C920"):
         assert part in text
-    assert "edgetpu:      CRASHED: the probe died of SIGSEGV" in text
+    assert "libedgetpu:   CRASHED: the probe died of SIGSEGV" in text
     assert "problem: edgetpu does not work: the probe died of SIGSEGV" in text
 
 
@@ -298,6 +308,15 @@ def test_tflite_probe_tells_of_xnnpack() -> None:
     probe = run_probe("tflite", probe_command("tflite"), 60)
     assert (probe.status, probe.facts.get("package")) == ("ok", "ai-edge-litert"), probe.detail
     assert probe.facts["xnnpack"] is True
+
+
+@pytest.mark.slow
+def test_command_prints_the_report_of_this_machine_as_one_json_object() -> None:
+    command = [sys.executable, "-m", "edgepose.cli", "doctor", "json=true"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    document = json.loads(done.stdout)
+    assert done.returncode == (0 if document["healthy"] else 1)
+    assert document["runtimes"]["opencv"]["status"] in ("ok", "missing")
 
 
 @pytest.mark.slow
