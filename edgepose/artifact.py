@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from mmap import ACCESS_READ, mmap
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -287,12 +286,12 @@ def _fit(file: ModelFile, spec: ModelSpec, loaded: Backend) -> ModelSpec:
 
     try:
         fitted_input = fit_input(spec.input, loaded.inputs[0])
-        order, outputs = fit_outputs(replace(spec, input=fitted_input), loaded.outputs)
+        order, outputs = fit_outputs(spec._replace(input=fitted_input), loaded.outputs)
     except ValueError as error:
         raise ValueError(f"{file.given}: the model does not fit its metadata: {error}") from None
     if order != tuple(range(len(loaded.outputs))):
         loaded.select_outputs(order)
-    return replace(spec, input=fitted_input, outputs=outputs, people=complete_people(spec))
+    return spec._replace(input=fitted_input, outputs=outputs, people=complete_people(spec))
 
 
 def complete_people(spec: ModelSpec) -> PeopleSpec:
@@ -304,8 +303,7 @@ def complete_people(spec: ModelSpec) -> PeopleSpec:
 
     if people.keypoint_names not in ((), coco.KEYPOINT_NAMES):
         return people
-    return replace(
-        people,
+    return people._replace(
         keypoint_names=coco.KEYPOINT_NAMES,
         skeleton=people.skeleton or coco.SKELETON,
         flip=people.flip or coco.FLIP,

@@ -2,14 +2,15 @@
 
 A `ModelSpec` is plain data. `ModelSpec.from_dict` checks a document (untrusted: it comes out of a model file) and
 `to_dict` writes it; `edgepose.artifact` finds it in, and puts it into, the files of each format. docs/artifact.md
-describes every field.
+describes every field. The specs are named tuples since those load several times faster than dataclasses, and this
+module is on the way to the first result; `spec._replace(...)` makes a changed copy.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, NoReturn
 
 SCHEMA_VERSION = "1.0"
 
@@ -34,16 +35,14 @@ RAW_LAYOUTS = ("NCHW", "NHWC", "NCA", "NAC")
 _INTEGER_RANGES = {"uint8": (0, 255), "int8": (-128, 127), "int16": (-32768, 32767)}
 
 
-@dataclass(frozen=True, slots=True)
-class Quantization:
+class Quantization(NamedTuple):
     """real = (stored - zero_point) * scale."""
 
     scale: float
     zero_point: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ResizeSpec:
+class ResizeSpec(NamedTuple):
     """How a picture becomes the model's input size.
 
     mode: "letterbox" keeps the aspect and pads, "stretch" does not.
@@ -57,8 +56,7 @@ class ResizeSpec:
     center: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class InputSpec:
+class InputSpec(NamedTuple):
     """The one input tensor. real = (level - mean) / std for each channel, level in 0..255; then quantized if asked."""
 
     name: str
@@ -69,11 +67,10 @@ class InputSpec:
     color: Color = "RGB"
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (255.0, 255.0, 255.0)
-    resize: ResizeSpec = field(default_factory=ResizeSpec)
+    resize: ResizeSpec = ResizeSpec()
 
 
-@dataclass(frozen=True, slots=True)
-class OutputSpec:
+class OutputSpec(NamedTuple):
     """One output tensor.
 
     role: "detections" (decoded or end-to-end tensor), "pose" (MoveNet), or, of raw heads, "box" (4 * reg_max
@@ -90,8 +87,7 @@ class OutputSpec:
     quantization: Quantization | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DecoderSpec:
+class DecoderSpec(NamedTuple):
     """The decoder that reads the outputs: num_classes >= 1, kpt_shape (K, D) with D 2 or 3, reg_max of DFL heads.
 
     normalized: boxes and keypoints of a "yolo" or "yolo_end2end" tensor are fractions of the input's width and height
@@ -105,8 +101,7 @@ class DecoderSpec:
     normalized: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PeopleSpec:
+class PeopleSpec(NamedTuple):
     """Names and geometry of what is found. skeleton: pairs of keypoint indices; flip: index of each point's mirror."""
 
     class_names: tuple[str, ...] = ("person",)
@@ -116,16 +111,15 @@ class PeopleSpec:
     sigmas: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
+class ModelSpec(NamedTuple):
     """The whole contract. origin: free-form facts (edgepose_version, checkpoint_sha256, license, data, thresholds,
     parity, producer …), JSON values only."""
 
     input: InputSpec
     outputs: tuple[OutputSpec, ...]
     decoder: DecoderSpec
-    people: PeopleSpec = field(default_factory=PeopleSpec)
-    origin: dict[str, Any] = field(default_factory=dict)
+    people: PeopleSpec = PeopleSpec()
+    origin: Mapping[str, Any] = {}  # a Mapping, not a dict: nobody writes to it
     schema: str = SCHEMA_VERSION
 
     @classmethod
@@ -158,7 +152,7 @@ class ModelSpec:
                 "flip": list(self.people.flip),
                 "sigmas": list(self.people.sigmas),
             },
-            "origin": self.origin,
+            "origin": dict(self.origin),
         }
 
     def checked(self) -> ModelSpec:

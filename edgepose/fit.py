@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgepose.contract import InputSpec, ModelSpec, OutputSpec, Quantization
@@ -28,8 +27,7 @@ def fit_input(spec: InputSpec, tensor: TensorSpec) -> InputSpec:
     _check_shape(f"input {spec.name!r}", expected, tensor.shape)
     if spec.resize.size is None and None not in tensor.shape[1:]:
         raise ValueError(f"input {spec.name!r}: the metadata say any size, the model takes {_shown(tensor.shape)}")
-    return replace(
-        spec,
+    return spec._replace(
         batch=tensor.shape[0],
         quantization=_quantization(f"input {spec.name!r}", spec.quantization, tensor),
     )
@@ -61,7 +59,7 @@ def _fit_output(spec: ModelSpec, output: OutputSpec, tensor: TensorSpec) -> Outp
     quantization = _quantization(where, output.quantization, tensor)
     if quantization is None and "int" in output.dtype:
         raise ValueError(f"{where}: it is {output.dtype}, and neither the metadata nor the model give its scale")
-    return replace(output, quantization=quantization)
+    return output._replace(quantization=quantization)
 
 
 def _expected_shape(spec: ModelSpec, output: OutputSpec) -> _Shape:

@@ -18,6 +18,7 @@ _CHILD = "import sys; sys.path[:] = sys.argv[2:]; from edgepose.trial import run
 _REFUSED = 3
 _CRASHED = "crashed"
 _GOOD = "good"
+_UNTRIED = "untried"
 
 
 def cache_folder() -> str:
@@ -41,7 +42,7 @@ def ensure_survivable(path: str, content: mmap | bytes, runtime: str) -> None:
         verdict = _try_in_child(path)
         if verdict == _GOOD or verdict.startswith(_CRASHED):
             _write(place, verdict)
-    if verdict != _GOOD:
+    if verdict not in (_GOOD, _UNTRIED):
         detail = f"the TFLite runtime ({runtime}) {verdict}" if verdict.startswith(_CRASHED) else verdict
         raise ValueError(f"{path}: damaged or unsupported TFLite model: {detail}; get or export the file again")
 
@@ -77,14 +78,20 @@ def _write(place: str, verdict: str) -> None:
 
 
 def _try_in_child(path: str) -> str:
-    """good, "crashed …", or what the runtime says against the model."""
+    """good, "crashed …", what the runtime says against the model, or untried where no child can be started.
+
+    A child cannot be started from an embedded interpreter, nor where the system refuses to run one (an emulator, a
+    sandbox); the model is then loaded without a trial, and the next start tries again.
+    """
     import subprocess
 
     if not sys.executable:
-        return _GOOD  # an embedded interpreter: there is no program to start the trial with
+        return _UNTRIED
     command = [sys.executable, "-c", _CHILD, os.path.abspath(path), *sys.path]
     try:
         child = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=TIME_LIMIT)
+    except OSError:
+        return _UNTRIED
     except subprocess.TimeoutExpired:
         return f"it was not loaded and run once within {TIME_LIMIT:.0f} seconds"
     if child.returncode == 0:

@@ -4,7 +4,6 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,7 @@ def test_a_sidecar_speaks_for_a_model_that_says_nothing(make_onnx: Make, yolo_sp
 def test_metadata_in_the_file_go_before_a_sidecar(make_onnx: Make, yolo_spec: ModelSpec) -> None:
     path = make_onnx({"output0": (1, 14, 126)})
     write_spec(path, yolo_spec)
-    Path(sidecar_path(path)).write_text(json.dumps(replace(yolo_spec, origin={}).to_dict()))
+    Path(sidecar_path(path)).write_text(json.dumps(yolo_spec._replace(origin={}).to_dict()))
     assert open_artifact(path).spec.origin == yolo_spec.origin
 
 
@@ -115,7 +114,7 @@ def test_writing_checks_the_spec_first(make_onnx: Make, yolo_spec: ModelSpec) ->
     path = make_onnx({"output0": (1, 14, 126)})
     before = path.read_bytes()
     with pytest.raises(ValueError, match=r"decoder.num_classes"):
-        write_spec(path, replace(yolo_spec, decoder=DecoderSpec("yolo", num_classes=0)))
+        write_spec(path, yolo_spec._replace(decoder=DecoderSpec("yolo", num_classes=0)))
     assert path.read_bytes() == before
 
 
@@ -318,7 +317,7 @@ def test_a_spec_of_the_wrong_type(make_onnx: Make) -> None:
 
 def test_a_17_keypoint_model_with_names_of_its_own_keeps_them(make_onnx: Make, yolo_spec: ModelSpec) -> None:
     names = tuple(f"point{i}" for i in range(17))
-    spec = replace(yolo_spec, decoder=DecoderSpec("yolo"), people=PeopleSpec(keypoint_names=names))
+    spec = yolo_spec._replace(decoder=DecoderSpec("yolo"), people=PeopleSpec(keypoint_names=names))
     people = open_artifact(make_onnx({"output0": (1, 56, 126)}), spec=spec).spec.people
     assert people.keypoint_names == names
     assert people.skeleton == ()
@@ -348,7 +347,7 @@ def test_a_model_that_does_not_fit_its_metadata(
     people = yolo_spec.people if change.get("decoder") is None else PeopleSpec(("cat", "dog"))
     path = make_onnx({"output0": (1, 14, 126)})
     with pytest.raises(ValueError, match=f"does not fit its metadata: .*{message}"):
-        open_artifact(path, spec=replace(yolo_spec, people=people, **change))
+        open_artifact(path, spec=yolo_spec._replace(people=people, **change))
 
 
 def test_raw_heads_of_the_wrong_width_are_refused(make_tflite: Make, heads_spec: ModelSpec) -> None:
@@ -359,18 +358,18 @@ def test_raw_heads_of_the_wrong_width_are_refused(make_tflite: Make, heads_spec:
 
 def test_quantization_that_contradicts_the_model_is_refused(make_tflite: Make, heads_spec: ModelSpec) -> None:
     path = make_tflite({"box": 64, "score": 1, "keypoints": 6})
-    wrong = replace(heads_spec.outputs[1], quantization=Quantization(0.1, 3))
+    wrong = heads_spec.outputs[1]._replace(quantization=Quantization(0.1, 3))
     outputs = (heads_spec.outputs[0], wrong, heads_spec.outputs[2])
     with pytest.raises(ValueError, match=r"output 'score': the metadata say Quantization\(scale=0.1"):
-        open_artifact(path, spec=replace(heads_spec, outputs=outputs))
+        open_artifact(path, spec=heads_spec._replace(outputs=outputs))
 
 
 def test_quantization_comes_from_the_model_where_the_metadata_have_none(
     make_tflite: Make, heads_spec: ModelSpec
 ) -> None:
     path = make_tflite({"box": 64, "score": 1, "keypoints": 6})
-    bare = tuple(replace(output, quantization=None) for output in heads_spec.outputs)
-    spec = open_artifact(path, spec=replace(heads_spec, outputs=bare)).spec
+    bare = tuple(output._replace(quantization=None) for output in heads_spec.outputs)
+    spec = open_artifact(path, spec=heads_spec._replace(outputs=bare)).spec
     assert spec.outputs[1].quantization == Quantization(pytest.approx(0.05), 3)
 
 

@@ -52,7 +52,7 @@ def test_a_spec_survives_json(document: dict[str, Any]) -> None:
     assert ModelSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
 
-def test_defaults_are_those_of_the_dataclasses() -> None:
+def test_defaults_are_those_of_the_specs() -> None:
     short = {
         "schema": "1.0",
         "input": {"name": "images"},
