@@ -177,7 +177,9 @@ class Source:
         if index == 0:
             raise ValueError(f"the video {item.name} has no frame that can be read")
         if expected is not None and index < 0.95 * expected - 1:
-            self.problems.append((item.name, EOFError(f"ends after {index} of {expected} frames: cut short or damaged")))
+            self.problems.append(
+                (item.name, EOFError(f"ends after {index} of {expected} frames: cut short or damaged"))
+            )
 
     def _live_frames(self, item: Item) -> Iterator[Frame]:
         """The newest frame each time, until the source is closed; ConnectionError when it ends by itself."""
