@@ -7,7 +7,6 @@ from typing import Any
 
 from edgepose.doctor import DoctorReport, doctor
 
-
 _TITLES = {
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",

@@ -114,8 +114,6 @@ VERBS: Final = {verb.name: verb for verb in (_PREDICT, _INFO, _BENCHMARK, _DOCTO
 TRAINER_VERBS: Final = {
     "train": "Train a model on labelled pictures.",
     "val": "Measure a model's accuracy on labelled pictures.",
-    "export": "Turn a checkpoint into a file for a runtime.",
-    "verify": "Hold two models against each other on the same pictures.",
     "convert": "Convert labels between formats.",
     "check": "Look for what is broken in a data set, and draw its labels.",
     "cfg": "Print every training setting with its default.",
@@ -132,21 +130,26 @@ def verb_names() -> tuple[str, ...]:
 def find_verb(name: str, models: Iterable[str] = ()) -> Verb:
     """The declaration of a verb.
 
-    Raises ImportError where the trainer half, which brings it, is not there.
+    Raises ImportError where the trainer half, which brings it, is not there; ValueError for a checkpoint where the
+    verb takes none.
     """
-    if name in TRAINER_VERBS or any(model.lower().endswith(TRAINER_FILES) for model in models):
-        return _trainer_verb(name)
-    return VERBS[name]
+    if name in TRAINER_VERBS:
+        return _trainer_verbs(name)[name]
+    checkpoint = next((model for model in models if model.lower().endswith(TRAINER_FILES)), None)
+    if checkpoint is None:
+        return VERBS[name]
+    verbs = _trainer_verbs(name)
+    if name not in verbs:
+        raise ValueError(f'"edgepose {name}" takes models that a runtime runs (.onnx, .tflite …), got {checkpoint}')
+    return verbs[name]
 
 
-def _trainer_verb(name: str) -> Verb:
+def _trainer_verbs(name: str) -> dict[str, Verb]:
     try:
         verbs: dict[str, Verb] = import_module("edgepose_trainer.cli").VERBS
     except ModuleNotFoundError as error:
         raise ImportError(
-            f'"edgepose {name}" of a checkpoint or a data set needs the trainer, and {error.name} is not installed: '
+            f'"edgepose {name}" needs the trainer here, and {error.name} is not installed: '
             'pip install "edgepose[train]"'
         ) from error
-    if name not in verbs:
-        raise ValueError(f'the trainer has no verb "{name}"; it has {", ".join(verbs)}')
-    return verbs[name]
+    return verbs

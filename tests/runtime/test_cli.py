@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
+import io
 import os
 import subprocess
 import sys
 import types
 from pathlib import Path
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 
 from edgepose import __version__, cli
 from edgepose.command import registry, verbs
 from edgepose.command.usage import overview, verb_help
 
+WORDS = [*registry.verb_names(), "pose", "help", "source=x", "conf=0.5", "imgsz=1,2", "model=a.pt", "task=pose", "="]
 ROOT = Path(__file__).parents[2]
 VERB = verbs.Verb(
     "sample",
@@ -246,6 +251,29 @@ def test_missing_trainer_names_the_extra(monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setitem(sys.modules, "edgepose_trainer.cli", None)
     assert cli.main(["predict", "model=best.pt", "source=x.jpg"]) == 1
     assert 'pip install "edgepose[train]"' in capsys.readouterr().err
+
+
+def test_checkpoint_that_a_verb_does_not_take_is_an_error_that_names_it(
+    trainer: types.ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["benchmark", "model=best.pt"]) == 1
+    assert "takes models that a runtime runs (.onnx, .tflite …), got best.pt" in capsys.readouterr().err
+
+
+def test_verbs_listed_as_the_trainers_are_those_that_it_has() -> None:
+    module = pytest.importorskip("edgepose_trainer.cli")
+    assert set(registry.TRAINER_VERBS) == set(module.VERBS) - set(registry.VERBS)
+
+
+@hypothesis.given(st.lists(st.text(max_size=12) | st.sampled_from(WORDS), max_size=5))
+def test_no_words_whatever_end_in_a_traceback(words: list[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        patch.setattr(verbs.Verb, "__call__", lambda self, **_: 0)
+        patch.setitem(sys.modules, "edgepose_trainer.cli", None)
+        with contextlib.redirect_stderr(io.StringIO()) as errors:
+            code = cli.main(words)
+    assert code in (0, 1, 2)
+    assert (code == 0) == (errors.getvalue() == "")
 
 
 def test_version_is_printed_by_the_process_without_slow_imports() -> None:
