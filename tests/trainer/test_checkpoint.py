@@ -239,6 +239,21 @@ def test_a_damaged_description_of_the_network_is_refused(saved: Path, config: An
         load_checkpoint(changed(saved, config=config))
 
 
+@pytest.mark.parametrize(("key", "value"), [("people", []), ("epoch", "3"), ("training", 1), ("model", None)])
+def test_a_part_of_another_kind_is_refused(saved: Path, key: str, value: Any) -> None:
+    with pytest.raises(ValueError, match="best"):
+        load_checkpoint(changed(saved, **{key: value}))
+
+
+def test_a_checkpoint_of_the_first_schema_always_loads() -> None:
+    checkpoint = load_checkpoint(Path(__file__).parent / "files" / "checkpoint_v1.pt")
+    assert checkpoint.people == {"names": ["person"], "keypoint_names": ["a", "b", "c"]}
+    assert (checkpoint.epoch, checkpoint.model.kpt_shape) == (4, (3, 3))
+    with torch.no_grad():
+        decoded = checkpoint.model(torch.full((1, 3, 8, 8), 0.5))
+    np.testing.assert_allclose(decoded[0, :5, 0].numpy(), [1.7125, 2.2174, 11.732, 11.712, 0.00020293], rtol=1e-3)
+
+
 @pytest.mark.parametrize("name", ["yolov8n-pose.pt", "runs/yolov8x-pose-p6.pt", "yolo11n-pose.pt"])
 def test_a_known_name_that_is_not_there_is_never_downloaded(name: str) -> None:
     with pytest.raises(

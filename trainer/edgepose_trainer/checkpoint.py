@@ -27,7 +27,11 @@ from edgepose_trainer.torch_file import read_torch_file
 
 FORMAT = "edgepose-checkpoint"
 VERSION = 1
-_RESERVED = ("format", "version", "edgepose", "config", "model")
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("people", "settings", "data", "metrics", "origin"), dict),
+    "epoch": int,
+    "training": (dict, type(None)),
+}
 
 
 @dataclass
@@ -107,7 +111,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             return _own(document)
         if (network := foreign.find_foreign_network(document)) is not None:
             return _foreign(document, network)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise ValueError(f"{path}: {error}") from error
     raise ValueError(f"{path}: neither a checkpoint of edgepose nor a YOLOv8 pose checkpoint of Ultralytics")
 
@@ -167,8 +171,10 @@ def _own(document: dict[str, Any]) -> Checkpoint:
         )
     config = dict(document["config"])
     folded = bool(config.pop("folded", False))
-    rest = {key: value for key, value in document.items() if key not in _RESERVED}
-    rest = {key: value for key, value in rest.items() if key in Checkpoint.__dataclass_fields__}
+    for key, kind in _KINDS.items():
+        if not isinstance(document[key], kind):
+            raise ValueError(f"a damaged checkpoint: {key!r} is a {type(document[key]).__name__}")
+    rest = {key: document[key] for key in _KINDS}
     return Checkpoint(_network(config, document["model"], folded), **rest)
 
 
