@@ -240,6 +240,11 @@ def test_files_are_closed(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
 class Site(BaseHTTPRequestHandler):
     """Serves `picture` in well-behaved and hostile ways."""
 

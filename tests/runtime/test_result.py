@@ -13,7 +13,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -197,6 +197,7 @@ def test_equality_ignores_only_the_speed() -> None:
     assert r != "r"
 
 
+@settings(max_examples=60, deadline=None)
 @given(results())
 def test_pickle_and_copy_give_an_equal_and_frozen_result(r: PoseResult) -> None:
     for again in (pickle.loads(pickle.dumps(r)), copy.deepcopy(r)):
@@ -205,6 +206,7 @@ def test_pickle_and_copy_give_an_equal_and_frozen_result(r: PoseResult) -> None:
         assert not again.boxes.flags.writeable
 
 
+@settings(max_examples=60, deadline=None)
 @given(results())
 def test_json_gives_the_same_result_back_bit_for_bit(r: PoseResult) -> None:
     again = PoseResult.from_json(r.to_json())

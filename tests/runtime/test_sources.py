@@ -337,14 +337,14 @@ def test_a_slow_consumer_gets_the_newest_frame_and_the_dropped_are_counted(camer
         for frame in source:
             newest = camera.grabbed - 1
             taken.append(frame)
-            assert newest - frame.index <= 2  # never an old one
+            assert newest - frame.index <= 8  # a queue would be 80 behind at the end
             time.sleep(0.05)  # ten camera frames
             if len(taken) == 8:
                 break
         dropped = source.dropped
     gaps = sum(b.index - a.index - 1 for a, b in itertools.pairwise(taken))
     assert gaps > 8
-    assert gaps <= dropped <= gaps + taken[0].index + 15  # and those after the last one taken
+    assert gaps <= dropped <= gaps + taken[0].index + 50  # and those after the last one taken
     assert all(frame.image[0, 0, 0] == frame.index % 256 for frame in taken)
     times = [frame.time for frame in taken]
     assert times == sorted(times)  # type: ignore[type-var]
@@ -358,7 +358,7 @@ def test_every_frame_is_delivered_or_counted_as_dropped() -> None:
     with pytest.raises(ConnectionError, match="fake stopped after 40 frames"):
         indices.extend(index for _, index, _ in newest)
     assert len(indices) + newest.dropped == 40
-    assert newest.dropped < 10  # none, but on a busy machine
+    assert newest.dropped < 20  # none, but on a busy machine
 
 
 def test_an_unplugged_camera_is_an_error_with_the_count(camera: FakeCamera) -> None:
@@ -442,6 +442,11 @@ def test_a_stream_that_does_not_answer_is_an_error_without_its_password() -> Non
     with pytest.raises(ConnectionError, match=r"rtsp://127\.0\.0\.1:9/live cannot be opened") as caught:
         open_source("rtsp://user:secret@127.0.0.1:9/live")
     assert "secret" not in str(caught.value)
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
 class Site(BaseHTTPRequestHandler):
