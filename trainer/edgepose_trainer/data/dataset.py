@@ -94,6 +94,8 @@ class PoseDataset(torch.utils.data.Dataset[Batch]):
         self._set_known()
         self._set_mosaic_partners()
         self.flip_idx = np.array(data.flip_idx or range(data.num_keypoints), np.int64)
+        self._reduce = [self._reduction(max(size)) for size in self.sizes.tolist()]
+        self._size = [self._stored_size(i) for i in range(len(self))]
         self._read = self._stored(cache) if cache else self._load
 
     def _set_labels(self, labels: Sequence[PictureLabels]) -> None:
@@ -116,7 +118,7 @@ class PoseDataset(torch.utils.data.Dataset[Batch]):
         self._members = [np.flatnonzero(self._group == i) for i in range(len(weights))]
 
     def _stored(self, mode: CacheMode) -> PictureStore:
-        sizes = np.array([self._stored_size(i) for i in range(len(self))], np.int64).reshape(-1, 2)
+        sizes = np.array(self._size, np.int64).reshape(-1, 2)
         key = hashlib.blake2b(repr((self.paths, sizes.tolist(), self.augment is None)).encode(), digest_size=16)
         for path in self.paths:
             key.update(str(Path(path).stat().st_mtime_ns).encode())
@@ -133,7 +135,7 @@ class PoseDataset(torch.utils.data.Dataset[Batch]):
 
     def picture(self, index: int) -> UInt8:
         """The whole picture of the file, (H, W, 3) RGB."""
-        return read_picture(Path(self.paths[index]))
+        return read_picture(self.paths[index])
 
     def order(self) -> NDArray[np.int64]:
         """Picture numbers in the order they are fed when nothing is shuffled: as found, or by aspect for `rect`."""
@@ -150,23 +152,23 @@ class PoseDataset(torch.utils.data.Dataset[Batch]):
 
     # --- pictures
 
-    def _reduce(self, index: int) -> int:
+    def _reduction(self, long_side: int) -> int:
         """Augmented pictures are decoded at the smallest power of two that keeps the long side >= imgsz."""
         if self.augment is None:
             return 1
-        long_side = int(self.sizes[index].max())
         return next((r for r in (8, 4, 2) if long_side >= r * self.imgsz), 1)
 
     def _stored_size(self, index: int) -> tuple[int, int]:
+        """(height, width) of a picture as `_read` gives it."""
         height, width = self.sizes[index].tolist()
         if self.augment is None:
             return _fit((height, width), self.imgsz)
-        reduce = self._reduce(index)
+        reduce = self._reduce[index]
         return -(-height // reduce), -(-width // reduce)
 
     def _load(self, index: int) -> UInt8:
-        picture = read_picture(Path(self.paths[index]), self._reduce(index))
-        height, width = self._stored_size(index)
+        picture = read_picture(self.paths[index], self._reduce[index])
+        height, width = self._size[index]
         if picture.shape[:2] != (height, width):
             picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
         return picture
@@ -190,7 +192,7 @@ class PoseDataset(torch.utils.data.Dataset[Batch]):
         """Everybody in these pictures in pixels of the picture as stored, and whose position in `indices` they are."""
         rows = np.concatenate([np.arange(self.offsets[i], self.offsets[i + 1]) for i in indices])
         owner = np.repeat(np.arange(len(indices)), [self.offsets[i + 1] - self.offsets[i] for i in indices])
-        sizes = np.array([self._stored_size(i)[::-1] for i in indices], np.float32)[owner]
+        sizes = np.array([self._size[i][::-1] for i in indices], np.float32)[owner]
         half, middle = self.boxes[rows, 2:] / 2, self.boxes[rows, :2]
         boxes = np.concatenate([middle - half, middle + half], 1).clip(0, 1) * np.tile(sizes, 2)
         points = self.keypoints[rows]
@@ -209,7 +211,7 @@ class PoseDataset(torch.utils.data.Dataset[Batch]):
         canvas[...] = aug.PAD_VALUE
         canvas[top : top + height, left : left + width] = picture
         people, _ = self._people([index])
-        stored_height, stored_width = self._stored_size(index)
+        stored_height, stored_width = self._size[index]
         place = np.array([[width / stored_width, 0, left], [0, height / stored_height, top]])
         people = aug.transform_people(people, np.repeat(place[None], len(people), 0))
         return people, (width / source_width, height / source_height, left, top)
@@ -242,11 +244,11 @@ class PoseDataset(torch.utils.data.Dataset[Batch]):
     ) -> tuple[list[int], list[aug.Matrix]]:
         assert self.augment is not None
         if not mosaic or rng.random() >= self.augment.mosaic:
-            return [index], [aug.single_layout(self._stored_size(index), size)]
+            return [index], [aug.single_layout(self._size[index], size)]
         members = self._members[self._group[index]]
         tiles = [index, *members[rng.integers(0, len(members), 3)].tolist()]
         rng.shuffle(tiles)
-        return tiles, aug.mosaic_layout(rng, [self._stored_size(i) for i in tiles], size)
+        return tiles, aug.mosaic_layout(rng, [self._size[i] for i in tiles], size)
 
     def _collate(self, key: BatchKey, images: UInt8, people: Sequence[People], transforms: Any) -> Batch:
         indices = np.array(key.indices, np.int64)

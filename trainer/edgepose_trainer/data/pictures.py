@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import mmap
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -50,7 +51,7 @@ def check_picture(path: Path) -> tuple[int, int, bytes]:
     return height, width, hashlib.blake2b(content, digest_size=16).digest()
 
 
-def read_picture(path: Path, reduce: int = 1) -> UInt8:
+def read_picture(path: str | os.PathLike[str], reduce: int = 1) -> UInt8:
     """(H, W, 3) RGB, EXIF-turned. reduce 2, 4 or 8 decodes at 1/2, 1/4, 1/8 size (rounded up), far faster for JPEG."""
     content = np.fromfile(path, np.uint8)
     flag = _REDUCED.get(reduce, cv2.IMREAD_COLOR)
@@ -60,7 +61,7 @@ def read_picture(path: Path, reduce: int = 1) -> UInt8:
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture)  # type: ignore[return-value]
 
 
-def _read_with_pillow(path: Path, reduce: int) -> UInt8:
+def _read_with_pillow(path: str | os.PathLike[str], reduce: int) -> UInt8:
     with Image.open(path) as picture:
         turned = ImageOps.exif_transpose(picture).convert("RGB")
         return np.array(turned.reduce(reduce) if reduce > 1 else turned)
