@@ -138,8 +138,10 @@ def test_repeated_rows_are_dropped_in_order() -> None:
 
 
 def test_labels_lie_where_images_becomes_labels() -> None:
-    assert label_stem(Path("/images/set/images/train/a.b.jpg")) == Path("/images/set/labels/train/a.b")
-    assert label_stem(Path("/set/photos/a.jpg")) == Path("/set/photos/a")
+    assert label_stem("/images/set/images/train/a.b.jpg") == "/images/set/labels/train/a.b"
+    assert label_stem(Path("images/a.jpg")) == "labels/a"
+    assert label_stem("/set/photos/a.jpg") == "/set/photos/a"
+    assert label_stem("/set/images.jpg") == "/set/images"
 
 
 @pytest.mark.parametrize(

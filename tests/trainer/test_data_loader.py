@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -339,15 +340,19 @@ def test_large_pictures_are_decoded_reduced_for_training_and_whole_for_validatio
     np.testing.assert_array_equal(picture[top : top + height], expected)
 
 
-def test_workers_keep_opencv_to_one_thread(data: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_keep_opencv_to_one_thread_and_leave_ctrl_c_to_the_training(
+    data: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from edgepose_trainer.data.loader import _start_worker
 
-    before = cv2.getNumThreads()
+    before, on_interrupt = cv2.getNumThreads(), signal.getsignal(signal.SIGINT)
     try:
         _start_worker(0)
         assert cv2.getNumThreads() == 1
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         cv2.setNumThreads(before)
+        signal.signal(signal.SIGINT, on_interrupt)
 
 
 def test_problems_are_told_by_the_dataset(make_dataset: Make, caplog: pytest.LogCaptureFixture) -> None:

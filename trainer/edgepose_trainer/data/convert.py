@@ -74,7 +74,7 @@ def _label_files(
     base = folder / part.name if many else folder
     for picture, answer in zip(scan.pictures, scan.checked, strict=True):
         if answer.labels is not None:
-            stem = label_stem(picture)
+            stem = Path(label_stem(picture))
             inside = stem.relative_to(part.root) if stem.is_relative_to(part.root) else Path("labels", split, stem.name)
             yield base / inside, answer.labels
 

@@ -85,6 +85,7 @@ class PoseDataset(torch.utils.data.Dataset[Batch]):
         self.paths = [str(p) for scan in scans for p in scan.pictures]
         self.problems: list[Problem] = [p for scan in scans for p in scan.problems]
         answers = [a for scan in scans for a in scan.checked]
+        self.orientations = [a.orientation for a in answers]
         self.digests = [a.digest for a in answers]
         self.sizes = np.array([(a.height, a.width) for a in answers], np.int64).reshape(-1, 2)
         self._set_labels([a.labels for a in answers if a.labels is not None])
@@ -135,7 +136,7 @@ class PoseDataset(torch.utils.data.Dataset[Batch]):
 
     def picture(self, index: int) -> UInt8:
         """The whole picture of the file, (H, W, 3) RGB."""
-        return read_picture(self.paths[index])
+        return read_picture(self.paths[index], self.orientations[index])
 
     def order(self) -> NDArray[np.int64]:
         """Picture numbers in the order they are fed when nothing is shuffled: as found, or by aspect for `rect`."""
@@ -167,7 +168,7 @@ class PoseDataset(torch.utils.data.Dataset[Batch]):
         return -(-height // reduce), -(-width // reduce)
 
     def _load(self, index: int) -> UInt8:
-        picture = read_picture(self.paths[index], self._reduce[index])
+        picture = read_picture(self.paths[index], self.orientations[index], self._reduce[index])
         height, width = self._size[index]
         if picture.shape[:2] != (height, width):
             picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]

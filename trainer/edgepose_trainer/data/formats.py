@@ -29,11 +29,7 @@ PICKLE_KEYS = ("cls", "boxes", "keypoints")
 def find_label_file(picture: Path) -> Path | None:
     """The .txt, else the .pkl, of a picture; None where it has neither."""
     stem = label_stem(picture)
-    for ending in (".txt", ".pkl"):
-        path = stem.with_name(stem.name + ending)
-        if path.is_file():
-            return path
-    return None
+    return next((Path(stem + ending) for ending in (".txt", ".pkl") if os.path.isfile(stem + ending)), None)
 
 
 def read_label_file(path: Path, kpt_shape: tuple[int, int], num_classes: int) -> PictureLabels:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -132,11 +132,8 @@ def _shortest(value: np.float32) -> str:
     return np.format_float_positional(value, unique=True, trim="-")
 
 
-def label_stem(picture: Path) -> Path:
+def label_stem(picture: str | os.PathLike[str]) -> str:
     """Where the labels of a picture lie, without the ending: the last folder `images` becomes `labels`."""
-    parts = list(picture.parts)
-    for i in range(len(parts) - 2, -1, -1):
-        if parts[i] == "images":
-            parts[i] = "labels"
-            break
-    return Path(*parts).with_suffix("")
+    text = os.path.splitext(os.fspath(picture))[0]
+    before, found, after = f"{os.sep}{text}".rpartition(f"{os.sep}images{os.sep}")
+    return f"{before}{os.sep}labels{os.sep}{after}"[1:] if found else text

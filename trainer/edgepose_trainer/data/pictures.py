@@ -9,13 +9,14 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from edgepose_trainer.data.files import cache_dir
 
@@ -28,12 +29,19 @@ _EXIF_ORIENTATION = 0x0112
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
 
 
-def check_picture(path: Path) -> tuple[int, int, bytes]:
-    """Decodes the whole picture. Returns (height, width) as seen (EXIF-turned) and a digest of the file.
+@dataclass(frozen=True, slots=True)
+class PictureInfo:
+    """height and width as seen, after turning by the EXIF orientation (1 to 8); a digest of the file."""
 
-    Raises ValueError with the reason it cannot be used, OSError where it cannot be read.
-    """
-    content = path.read_bytes()
+    height: int
+    width: int
+    orientation: int
+    digest: bytes
+
+
+def check_picture(path: str | os.PathLike[str]) -> PictureInfo:
+    """Decodes the whole picture. Raises ValueError with the reason it cannot be used, OSError where it is not there."""
+    content = Path(path).read_bytes()
     if not content:
         raise ValueError("the picture is empty (0 bytes)")
     try:
@@ -46,25 +54,40 @@ def check_picture(path: Path) -> tuple[int, int, bytes]:
         raise ValueError(f"the picture cannot be decoded: {error}") from None
     if min(width, height) < MIN_SIDE:
         raise ValueError(f"the picture is {width} x {height}, smaller than {MIN_SIDE} pixels")
-    if orientation in (5, 6, 7, 8):
+    if orientation not in range(1, 9):
+        orientation = 1
+    if orientation >= 5:
         width, height = height, width
-    return height, width, hashlib.blake2b(content, digest_size=16).digest()
+    return PictureInfo(height, width, orientation, hashlib.blake2b(content, digest_size=16).digest())
 
 
-def read_picture(path: str | os.PathLike[str], reduce: int = 1) -> UInt8:
-    """(H, W, 3) RGB, EXIF-turned. reduce 2, 4 or 8 decodes at 1/2, 1/4, 1/8 size (rounded up), far faster for JPEG."""
+def read_picture(path: str | os.PathLike[str], orientation: int = 1, reduce: int = 1) -> UInt8:
+    """(H, W, 3) RGB, turned by the EXIF orientation that `check_picture` found (readers differ in what they honour).
+
+    reduce 2, 4 or 8 decodes at 1/2, 1/4, 1/8 size (rounded up), far faster for JPEG.
+    """
     content = np.fromfile(path, np.uint8)
-    flag = _REDUCED.get(reduce, cv2.IMREAD_COLOR)
+    flag = _REDUCED.get(reduce, cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
     picture = cv2.imdecode(content, flag) if len(content) else None
     if picture is None:
-        return _read_with_pillow(path, reduce)
-    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture)  # type: ignore[return-value]
+        return turn(_read_with_pillow(path, reduce), orientation)
+    return turn(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture), orientation)  # type: ignore[arg-type]
+
+
+def turn(picture: UInt8, orientation: int) -> UInt8:
+    """The picture as a viewer shows it; orientation as in EXIF 2.3, tag 0x0112."""
+    if orientation in (2, 3, 4):
+        return cv2.flip(picture, {2: 1, 3: -1, 4: 0}[orientation])  # type: ignore[return-value]
+    if orientation >= 5:
+        turned = cv2.transpose(picture)
+        return turned if orientation == 5 else cv2.flip(turned, {6: 1, 7: -1, 8: 0}[orientation])  # type: ignore[return-value]
+    return picture
 
 
 def _read_with_pillow(path: str | os.PathLike[str], reduce: int) -> UInt8:
     with Image.open(path) as picture:
-        turned = ImageOps.exif_transpose(picture).convert("RGB")
-        return np.array(turned.reduce(reduce) if reduce > 1 else turned)
+        coloured = picture.convert("RGB")
+        return np.array(coloured.reduce(reduce) if reduce > 1 else coloured)
 
 
 class PictureStore:

@@ -28,7 +28,8 @@ from edgepose_trainer.data.formats import find_label_file, read_label_file
 from edgepose_trainer.data.labels import PictureLabels, drop_duplicates, empty_labels, label_stem
 from edgepose_trainer.data.pictures import ENDINGS, check_picture
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
+CHUNK = 64  # pictures that a thread checks before it reports
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Checked:
     stat: tuple[int, int, int, int]
     height: int = 0
     width: int = 0
+    orientation: int = 1
     digest: bytes = b""
     labels: PictureLabels | None = None
     broken: str = ""
@@ -147,20 +149,20 @@ def _listed(path: Path, root: Path) -> Iterator[str]:
 
 def _labels_without_picture(pictures: Sequence[Path]) -> list[Problem]:
     problems = []
-    by_folder: dict[Path, set[str]] = {}
-    picture_folders: dict[Path, Path] = {}
+    by_folder: dict[str, set[str]] = {}
+    picture_folders: dict[str, str] = {}
     for picture in pictures:
-        stem = label_stem(picture)
-        by_folder.setdefault(stem.parent, set()).add(stem.name)
-        picture_folders[stem.parent] = picture.parent
+        folder, name = os.path.split(label_stem(picture))
+        by_folder.setdefault(folder, set()).add(name)
+        picture_folders[folder] = os.path.dirname(picture)
     for folder, stems in by_folder.items():
         if folder == picture_folders[folder]:
             continue  # labels lie among the pictures, where other .txt files may lie too
         there = {os.path.splitext(n)[0] for n in os.listdir(picture_folders[folder])}
-        for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
             base, ending = os.path.splitext(name)
             if ending in (".txt", ".pkl") and base not in stems and base not in there:
-                problems.append(Problem(str(folder / name), "labels without a picture", left_out=False))
+                problems.append(Problem(os.path.join(folder, name), "labels without a picture", left_out=False))
     return problems
 
 
@@ -192,17 +194,30 @@ def _check_all(
     stale = [i for i, (a, s) in enumerate(zip(answers, stats, strict=True)) if a is None or a.stat != s]
     if stale:
         source.prepare()
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        fresh = pool.map(lambda i: _check(pictures[i], stats[i], source), stale)
-        for done, (i, answer) in enumerate(zip(stale, fresh, strict=True), 1):
-            answers[i] = answer
-            if progress and (done % 100 == 0 or done == len(stale)):
-                progress(done, len(stale))
+    for done, (i, answer) in enumerate(_check_stale(pictures, stats, source, stale), 1):
+        answers[i] = answer
+        if progress and (done % CHUNK == 0 or done == len(stale)):
+            progress(done, len(stale))
     final = [a for a in answers if a is not None]
     if stale or len(known) != len(final):
         save_answers(place, pictures, final)
     return final
+
+
+def _check_stale(
+    pictures: Sequence[Path], stats: Sequence[tuple[int, int, int, int]], source: _Labels, stale: Sequence[int]
+) -> Iterator[tuple[int, Checked]]:
+    """Checks the pictures of these numbers, in threads: decoding and hashing run without the interpreter's lock."""
+
+    def check(chunk: Sequence[int]) -> list[tuple[int, Checked]]:
+        return [(i, _check(pictures[i], stats[i], source)) for i in chunk]
+
+    chunks = [stale[i : i + CHUNK] for i in range(0, len(stale), CHUNK)]
+    with warnings.catch_warnings(), ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as pool:
+        warnings.filterwarnings("ignore", module="PIL")  # damaged EXIF and the like does not harm the pixels
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        for answers in pool.map(check, chunks):
+            yield from answers
 
 
 class _Labels:
@@ -223,11 +238,14 @@ class _Labels:
     def stat(self, picture: Path) -> tuple[int, int]:
         if self.json:
             return self.json_stat
-        path = find_label_file(picture)
-        if path is None:
-            return -1, -1
-        found = os.stat(path)
-        return found.st_size, found.st_mtime_ns
+        stem = label_stem(picture)
+        for ending in (".txt", ".pkl"):
+            try:
+                found = os.stat(stem + ending)
+            except OSError:
+                continue
+            return found.st_size, found.st_mtime_ns
+        return -1, -1
 
     def prepare(self) -> None:
         if self.json and self._pictures is None:
@@ -269,14 +287,14 @@ def _stat(picture: Path, source: _Labels) -> tuple[int, int, int, int]:
 
 def _check(picture: Path, stat: tuple[int, int, int, int], source: _Labels) -> Checked:
     try:
-        height, width, digest = check_picture(picture)
-        labels, repeated = drop_duplicates(source.read(picture, (height, width)))
+        info = check_picture(picture)
+        labels, repeated = drop_duplicates(source.read(picture, (info.height, info.width)))
     except FileNotFoundError:
         return Checked(stat, broken="no such file")
     except (ValueError, OSError) as error:
         return Checked(stat, broken=str(error))
     note = f"{repeated} repeated row(s) of labels dropped" if repeated else ""
-    return Checked(stat, height, width, digest, labels, note=note)
+    return Checked(stat, info.height, info.width, info.orientation, info.digest, labels, note=note)
 
 
 def _cache_path(data: DataConfig, part: SetConfig, split: str) -> Path:
@@ -291,7 +309,7 @@ def save_answers(place: Path, pictures: Sequence[Path], answers: Sequence[Checke
     columns: dict[str, Any] = {
         "paths": np.array([str(p) for p in pictures]),
         "stats": np.array([a.stat for a in answers], np.int64).reshape(-1, 4),
-        "sizes": np.array([(a.height, a.width) for a in answers], np.int64).reshape(-1, 2),
+        "sizes": np.array([(a.height, a.width, a.orientation) for a in answers], np.int64).reshape(-1, 3),
         "digests": np.array([a.digest.hex() for a in answers]),
         "broken": np.array([a.broken for a in answers]),
         "notes": np.array([a.note for a in answers]),
@@ -334,9 +352,9 @@ def _answers(columns: dict[str, NDArray[np.generic]], num_keypoints: int) -> dic
     for i, (path, count, end) in enumerate(zip(text["paths"], counts.tolist(), ends.tolist(), strict=True)):
         part = slice(end - max(count, 0), end)
         labels = None if count < 0 else PictureLabels(people.cls[part], people.boxes[part], people.keypoints[part])
-        height, width = text["sizes"][i]
+        height, width, orientation = text["sizes"][i]
         digest = bytes.fromhex(text["digests"][i])
         answers[path] = Checked(
-            tuple(text["stats"][i]), height, width, digest, labels, text["broken"][i], text["notes"][i]
+            tuple(text["stats"][i]), height, width, orientation, digest, labels, text["broken"][i], text["notes"][i]
         )
     return answers
