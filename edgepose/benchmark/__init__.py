@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
@@ -14,6 +13,7 @@ from typing import Any
 from edgepose.benchmark.case import STAGES, load_source
 from edgepose.benchmark.report import BenchmarkReport, CaseResult, StageTimes
 from edgepose.benchmark.trust import doubts
+from edgepose.child import child_command
 from edgepose.doctor import board_facts
 from edgepose.doctor.advice import Finding, busy_findings
 from edgepose.doctor.board import load
@@ -88,13 +88,13 @@ def run_case(
     threads: int | None,
     request: dict[str, Any],
     timeout: float,
-    command: Sequence[str] = (sys.executable, "-m", "edgepose.benchmark.case"),
+    command: Sequence[str] = (),
 ) -> CaseResult:
-    """Measures one case in a child process, by `command`."""
+    """Measures one case in a child process: `edgepose.benchmark.case`, or what a test puts in its place."""
     name = None if model is None else os.fspath(model)
     options = {**request["options"], "backend": backend, "threads": threads}
     document = {**request, "model": name, "options": options, "spawned_at": time.monotonic()}
-    answer = _ask(command, json.dumps(document), timeout)
+    answer = _ask(command or child_command("edgepose.benchmark.case"), json.dumps(document), timeout)
     samples = answer.pop("samples", {})
     return CaseResult(
         model=name or "default model",
@@ -114,6 +114,8 @@ def _ask(command: Sequence[str], document: str, timeout: float) -> dict[str, Any
         )
     except subprocess.TimeoutExpired:
         return {"status": "timeout", "detail": f"no answer in {timeout:g} s; timeout= gives it longer"}
+    except OSError as error:
+        return {"status": "failed", "detail": f"no child process could be started: {error}"}
     if child.returncode != 0:
         lines = child.stderr.strip().splitlines()
         return {"status": "crashed", "detail": f"exit code {child.returncode}{': ' + lines[-1] if lines else ''}"}

@@ -1,4 +1,4 @@
-"""One case of a benchmark, in a process of its own: `python -m edgepose.benchmark.case`, JSON in, JSON out.
+"""One case of a benchmark, in a process of its own: `main()` reads JSON and prints JSON.
 
 A fresh process makes load time, first prediction and peak memory those of this model alone.
 """
@@ -100,7 +100,3 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         return {"status": "ok", **measure(request)}
     except Exception as error:
         return {"status": "failed", "detail": f"{type(error).__name__}: {error}"}
-
-
-if __name__ == "__main__":
-    main()

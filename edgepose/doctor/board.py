@@ -31,6 +31,8 @@ _ARM_PARTS: Final = {
 # Bits of the Raspberry Pi firmware's get_throttled (raspberrypi.com, "vcgencmd"); bit + 16: it happened since boot.
 _THROTTLE_BITS: Final = {0: "under-voltage", 1: "clock capped", 2: "throttled", 3: "soft temperature limit"}
 
+_CPU_SENSORS: Final = ("k10temp", "zenpower", "coretemp", "cpu_thermal")
+
 _PI_THROTTLED: Final = "sys/devices/platform/soc*/soc*:firmware/get_throttled"
 
 
@@ -108,9 +110,29 @@ def heat(files: Files) -> dict[str, Any]:
     """Thermal zones in degrees Celsius with the lowest temperature that makes the kernel slow the clock down, the
     Raspberry Pi firmware's throttling flags, and how often x86 cores were throttled since boot."""
     return {
-        "zones": [zone for path in files.glob("sys/class/thermal/thermal_zone*") if (zone := _zone(files, path))],
+        "zones": _zones(files),
         "raspberry_pi": raspberry_pi_throttling(files),
         "x86_throttle_count": _x86_throttle_count(files),
+    }
+
+
+def _zones(files: Files) -> list[dict[str, Any]]:
+    """The thermal zones; where there are none (AMD processors), the processor's own sensors."""
+    zones = [_zone(files, path) for path in files.glob("sys/class/thermal/thermal_zone*")]
+    sensors = [path for path in files.glob("sys/class/hwmon/hwmon*") if files.text(f"{path}/name") in _CPU_SENSORS]
+    return [zone for zone in zones if zone] or [zone for path in sensors if (zone := _sensor(files, path))]
+
+
+def _sensor(files: Files, path: str) -> dict[str, Any] | None:
+    degrees = [files.integer(file) for file in files.glob(f"{path}/temp*_input")]
+    known = [value for value in degrees if value is not None]
+    limit = files.integer(f"{path}/temp1_crit")
+    if not known:
+        return None
+    return {
+        "name": files.text(f"{path}/name"),
+        "celsius": max(known) / 1000,
+        "limit_celsius": limit / 1000 if limit else None,
     }
 
 

@@ -1,4 +1,4 @@
-"""The child process that tries one runtime: `python -m edgepose.doctor.probe NAME` prints one JSON object.
+"""The child process that tries one runtime: `main(NAME)` prints one JSON object.
 
 A probe imports the runtime and lets it compute one addition, or opens the device: what merely imports may still die on
 its first instruction. A probe raises ModuleNotFoundError (or FileNotFoundError) where there is nothing to try.
@@ -10,7 +10,6 @@ import base64
 import ctypes
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -205,7 +204,3 @@ def _answer(probe: Callable[..., dict[str, Any]], arguments: tuple[str, ...]) ->
         return {"status": "missing", "detail": str(error)}
     except Exception as error:
         return {"status": "failed", "detail": f"{type(error).__name__}: {error}"}
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
+
+from edgepose.child import child_command
 
 Status = Literal["ok", "missing", "failed", "crashed", "timeout"]
 
@@ -41,25 +42,26 @@ def probe_all(timeout: float = 30.0) -> list[Probe]:
 
 
 def probe_command(name: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "edgepose.doctor.probe", name, *arguments]
+    return child_command("edgepose.doctor.probe", name, *arguments)
 
 
 def run_probe(name: str, command: Sequence[str], timeout: float) -> Probe:
     """Runs a child that prints what `edgepose.doctor.probe` prints, and reads how it fared."""
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
-    ) as child:
-        try:
-            answer, chatter = child.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            return Probe(name, "timeout", detail=f"no answer in {timeout:g} s")
-    if child.returncode != 0:
-        return Probe(name, "crashed", detail=f"the probe died of {_death(child.returncode)}{_last_line(chatter)}")
     try:
-        return Probe(name, **json.loads(answer))
+        child = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=timeout
+        )
+    except subprocess.TimeoutExpired:
+        return Probe(name, "timeout", detail=f"no answer in {timeout:g} s")
+    except OSError as error:
+        return Probe(name, "failed", detail=f"no child process could be started: {error}")
+    chatter = _last_line(child.stderr)
+    if child.returncode != 0:
+        return Probe(name, "crashed", detail=f"the probe died of {_death(child.returncode)}{chatter}")
+    try:
+        return Probe(name, **json.loads(child.stdout))
     except (ValueError, TypeError):
-        return Probe(name, "failed", detail=f"the probe gave no readable answer{_last_line(chatter)}")
+        return Probe(name, "failed", detail=f"the probe gave no readable answer{chatter}")
 
 
 def _death(code: int) -> str:

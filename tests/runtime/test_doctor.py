@@ -213,6 +213,22 @@ def test_heat_is_told_from_80_degrees(millidegrees: str, hot: bool, tmp_path: Pa
     assert any("cool the board" in finding.what for finding in examine(tmp_path).findings) == hot
 
 
+def test_sensor_of_the_processor_is_read_where_there_are_no_thermal_zones(tmp_path: Path) -> None:
+    sensor = "sys/class/hwmon/hwmon3"
+    write(tmp_path, {f"{sensor}/name": "k10temp", f"{sensor}/temp1_input": "71250", f"{sensor}/temp3_input": "69000"})
+    write(tmp_path, {"sys/class/hwmon/hwmon1/name": "nvme", "sys/class/hwmon/hwmon1/temp1_input": "85000"})
+    assert board.heat(Files(tmp_path))["zones"] == [{"name": "k10temp", "celsius": 71.25, "limit_celsius": None}]
+
+
+def test_files_of_the_working_folder_are_not_imported_by_a_probe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {"cv2.py": "raise SystemExit('wrong one')", "json.py": "raise SystemExit('wrong one')"})
+    monkeypatch.chdir(tmp_path)
+    probe = run_probe("opencv", probe_command("opencv"), 60)
+    assert probe.status in ("ok", "missing"), probe.detail
+
+
 def test_throttled_x86_cores_are_counted(tmp_path: Path) -> None:
     cpu = "sys/devices/system/cpu/cpu{}/thermal_throttle/core_throttle_count"
     write(tmp_path, {cpu.format(0): "3", cpu.format(1): "4"})
@@ -284,14 +300,16 @@ def test_report_for_people_names_what_was_found(raspberry_pi: Path) -> None:
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "crashed", "died of SIGSEGV"),
         ("import sys; print('libfoo: no such device', file=sys.stderr); sys.exit(3)", "crashed", "no such device"),
         ("import time; time.sleep(60)", "timeout", "no answer in 0.5 s"),
+        (None, "failed", "could be started"),
         ("print('hello')", "failed", "no readable answer"),
         ("print('[1]')", "failed", "no readable answer"),
         ('print(\'{"status": "missing", "detail": "none"}\')', "missing", "none"),
     ],
 )
-def test_probe_that_dies_hangs_or_babbles_is_reported(code: str, status: str, detail: str) -> None:
+def test_probe_that_dies_hangs_or_babbles_is_reported(code: str | None, status: str, detail: str) -> None:
     timeout = 0.5 if status == "timeout" else 30
-    probe = run_probe("stand-in", [sys.executable, "-c", code], timeout)
+    command = ["/nowhere/python"] if code is None else [sys.executable, "-c", code]
+    probe = run_probe("stand-in", command, timeout)
     assert (probe.name, probe.status) == ("stand-in", status)
     assert detail in probe.detail
 
