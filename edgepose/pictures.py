@@ -47,7 +47,8 @@ def load_picture(source: Picture, *, color: Color = "BGR") -> tuple[NDArray[np.u
 
     source: a numpy array, which comes back as it is, `color` with it; a Pillow picture; a path; the bytes of a file; or
     an http(s) URL (at most 50 MB, 20 s). All but arrays comes as (H, W, 3) uint8 "RGB", or (H, W) uint8 "GRAY" where
-    there is no colour: upright by its EXIF orientation, 16-bit scaled to 8, alpha dropped, an animation's first frame.
+    there is no colour: 16-bit scaled to 8, alpha dropped, an animation's first frame. Files, bytes and URLs are turned
+    upright by their EXIF orientation; a Pillow picture is not, so that places found are those of its own pixels.
 
     Raises FileNotFoundError for a missing file, ValueError for one that is no picture, is damaged or too large,
     TypeError for another kind of source, OSError where a URL cannot be fetched.
@@ -55,7 +56,7 @@ def load_picture(source: Picture, *, color: Color = "BGR") -> tuple[NDArray[np.u
     if isinstance(source, np.ndarray):
         return source, color
     if is_pillow(source):
-        return decode(source, "the Pillow picture")
+        return _decode(source, "the Pillow picture")
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _open(bytes(source), f"the {len(source)} bytes given")
     if isinstance(source, str) and is_url(source):
@@ -106,7 +107,7 @@ def _open(file: Any, name: str) -> tuple[NDArray[np.uint8], Color]:
     try:
         importlib.import_module(f"PIL.{plugin}ImagePlugin")
         with Image.open(file, formats=(format_name,)) as picture:
-            return decode(picture, name)
+            return _decode(_upright(picture), name)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(f"{name} has more than {MAX_PIXELS} pixels; make it smaller first") from None
     except (ValueError, MemoryError):
@@ -127,15 +128,19 @@ def _sniff(head: bytes, name: str) -> tuple[str, str]:
     raise ValueError(f"{name} is no picture that can be read (JPEG, PNG, WebP, BMP, GIF, TIFF …): starts {head[:8]!r}")
 
 
-def decode(picture: Image.Image, name: str) -> tuple[NDArray[np.uint8], Color]:
-    """A Pillow picture as (H, W, 3) "RGB" or (H, W) "GRAY"; see `load_picture`."""
+def _upright(picture: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF orientation says."""
+    if picture.width * picture.height > MAX_PIXELS or picture.getexif().get(_ORIENTATION, 1) == 1:
+        return picture
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(picture)
+
+
+def _decode(picture: Image.Image, name: str) -> tuple[NDArray[np.uint8], Color]:
     if picture.width * picture.height > MAX_PIXELS:
         raise ValueError(f"{name} is {picture.width}x{picture.height}, more than {MAX_PIXELS} pixels")
     try:
-        if picture.getexif().get(_ORIENTATION, 1) != 1:
-            from PIL import ImageOps
-
-            picture = ImageOps.exif_transpose(picture)
         return _to_array(picture, name)
     except (OSError, SyntaxError, EOFError) as error:
         raise ValueError(f"{name} is damaged or cut short: {error}") from error

@@ -96,6 +96,12 @@ def test_the_exif_orientation_is_honoured(orientation: int) -> None:
     np.testing.assert_array_equal(image, upright)
 
 
+def test_a_pillow_picture_stays_as_it_lies_so_that_places_are_its_own() -> None:
+    picture = Image.fromarray(gradient())
+    picture.getexif()[0x0112] = 6
+    np.testing.assert_array_equal(load_picture(picture)[0], gradient())
+
+
 def test_gray_files_come_as_two_dimensional_gray() -> None:
     gray = gradient()[:, :, 0]
     for picture in (Image.fromarray(gray), Image.merge("LA", [Image.fromarray(gray)] * 2)):
