@@ -108,7 +108,7 @@ bool Letterbox::Sizes::operator==(const Sizes& other) const {
 
 Letterbox::Letterbox(LetterboxOptions options) : options_(std::move(options)) { check(options_, channels()); }
 
-void Letterbox::prepare_columns(const AxisSampling& columns, int channels) {
+void Letterbox::prepare_columns(const AxisSampling& columns, int source_width, int channels) {
   const int count = static_cast<int>(columns.first.size());
   const int padded = round_up(count, kColumnBlock);
   const int pairs = (columns.taps + 1) / 2;
@@ -127,25 +127,36 @@ void Letterbox::prepare_columns(const AxisSampling& columns, int channels) {
         *to++ = tap + 1 < columns.taps ? taps[tap + 1] : std::int16_t{0};
       }
   }
-  const std::int16_t* groups = pairs == 1 ? prepare_groups(padded, channels) : nullptr;
-  column_table_ = {count, channels, pairs, column_offsets_.data(), column_weights_.data(), groups};
+  column_table_ = {count, channels, pairs, column_offsets_.data(), column_weights_.data(), nullptr, nullptr};
+  if (pairs == 1 && prepare_groups(padded, source_width, channels)) {
+    column_table_.group_offsets = group_offsets_.data();
+    column_table_.group_indices = group_indices_.data();
+  }
 }
 
-// What ColumnTable::group_indices points to; null where the columns lie too far apart for it.
-const std::int16_t* Letterbox::prepare_groups(int columns, int channels) {
+// The groups of ColumnTable; false where the columns lie too far apart for them.
+bool Letterbox::prepare_groups(int columns, int source_width, int channels) {
+  const int window = group_window(channels);
   const int lanes = channels == 1 ? 1 : 4;
+  const int last_start = source_width * channels - window;
+  if (last_start < 0) return false;
+  group_offsets_.reserve(static_cast<std::size_t>(columns) / 4);
   group_indices_.reserve(static_cast<std::size_t>(columns) * lanes * 2);
   std::int16_t* to = group_indices_.data();
   for (int i = 0; i < columns; ++i) {
-    const int from_first = column_offsets_[i] - column_offsets_[i / 4 * 4];
-    if (from_first + 2 * channels > group_window(channels)) return nullptr;
+    std::int32_t& start = group_offsets_[static_cast<std::size_t>(i) / 4];
+    if (i % 4 == 0) start = std::min(column_offsets_[i], last_start);
+    const bool last_pixel = column_offsets_[i] == (source_width - 1) * channels;
+    const int to_neighbour = last_pixel ? 0 : channels;  // the last pixel's has no weight
+    const int first = column_offsets_[i] - start;
+    if (first + to_neighbour + channels > window) return false;
     for (int lane = 0; lane < lanes; ++lane) {
-      const int element = from_first + std::min(lane, channels - 1);
+      const int element = first + std::min(lane, channels - 1);
       *to++ = static_cast<std::int16_t>(element);
-      *to++ = static_cast<std::int16_t>(element + channels);
+      *to++ = static_cast<std::int16_t>(element + to_neighbour);
     }
   }
-  return group_indices_.data();
+  return true;
 }
 
 void Letterbox::prepare_tables(const Sizes& sizes) {
@@ -154,7 +165,7 @@ void Letterbox::prepare_tables(const Sizes& sizes) {
   const auto axis = options_.antialias ? antialiased_axis : bilinear_axis;
   rows_ = axis(sizes.source_height, sizes.placed.height);
   columns_ = axis(sizes.source_width, sizes.placed.width);
-  prepare_columns(columns_, sizes.channels);
+  prepare_columns(columns_, sizes.source_width, sizes.channels);
   tap_rows_.resize(static_cast<std::size_t>(rows_.taps));
   const std::size_t past_the_end = 2U * static_cast<std::size_t>(column_table_.tap_pairs) * sizes.channels + kRowSlack;
   blended_.reserve(static_cast<std::size_t>(sizes.source_width) * sizes.channels + past_the_end);
@@ -188,6 +199,8 @@ void Letterbox::sample_row(int y, const LetterboxKernels& kernels) {
   if (!rows_.fractions.empty()) {
     const std::uint8_t* above = reader_.row(first);
     const std::uint8_t* below = reader_.row(std::min(first + 1, last));
+    if (kernels.sample_between != nullptr && column_table_.group_offsets != nullptr && sizes_.channels > 1)
+      return kernels.sample_between(above, below, rows_.fractions[y], column_table_, pixels_.data());
     kernels.blend_rows(above, below, rows_.fractions[y], blended_.data(), elements);
   } else {
     for (int tap = 0; tap < rows_.taps; ++tap) tap_rows_[tap] = reader_.row(std::min(first + tap, last));

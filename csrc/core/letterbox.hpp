@@ -62,8 +62,8 @@ class Letterbox {
   };
 
   void prepare_tables(const Sizes& sizes);
-  void prepare_columns(const AxisSampling& columns, int channels);
-  const std::int16_t* prepare_groups(int columns, int channels);
+  void prepare_columns(const AxisSampling& columns, int source_width, int channels);
+  bool prepare_groups(int columns, int source_width, int channels);
   void sample_row(int y, const LetterboxKernels& kernels);
   void pick_row(const std::uint8_t* row, const LetterboxKernels& kernels);
   ChannelOrder model_order() const;
@@ -80,6 +80,7 @@ class Letterbox {
   ColumnTable column_table_;
   AlignedBuffer<std::int32_t> column_offsets_;
   AlignedBuffer<std::int16_t> column_weights_;
+  AlignedBuffer<std::int32_t> group_offsets_;
   AlignedBuffer<std::int16_t> group_indices_;
   std::vector<const std::uint8_t*> tap_rows_;
   AlignedBuffer<std::int16_t> blended_;

@@ -126,7 +126,7 @@ void sample_gray_groups(const std::int16_t* row, const ColumnTable& table, std::
   const __m256i two_bytes = _mm256_set1_epi16(0x0202);
   const __m256i second_byte = _mm256_set1_epi16(0x0100);
   for (int i = 0; i < table.columns; i += 8) {
-    const __m256i window = load_two_128(row + table.offsets[i], row + table.offsets[i + 4]);
+    const __m256i window = load_two_128(row + table.group_offsets[i / 4], row + table.group_offsets[i / 4 + 1]);
     const __m256i elements = load_256(table.group_indices + 2 * i);
     const __m256i bytes = _mm256_add_epi16(_mm256_mullo_epi16(elements, two_bytes), second_byte);
     store_gray(pixels + 4 * i, _mm256_madd_epi16(_mm256_shuffle_epi8(window, bytes), load_256(table.weights + 2 * i)));
@@ -305,8 +305,8 @@ void packed_float32(const std::uint8_t* pixels, int n, const ChannelOrder& order
 
 const LetterboxKernels& letterbox_kernels_avx2() {
   static constexpr LetterboxKernels kKernels = {
-      blend_rows,     weigh_rows,     sample_columns, copy_columns,   yuv_to_pixels_any, pixels_to_gray_any,
-      planar_float32, planar_float16, planar_uint8,   packed_float32, packed_uint8,
+      blend_rows,         weigh_rows,     sample_columns, nullptr,      copy_columns,   yuv_to_pixels_any,
+      pixels_to_gray_any, planar_float32, planar_float16, planar_uint8, packed_float32, packed_uint8,
   };
   return kKernels;
 }

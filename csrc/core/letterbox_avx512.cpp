@@ -9,48 +9,34 @@ namespace {
 __m512i load_512(const void* from) { return _mm512_loadu_si512(from); }
 void store_512(void* to, __m512i value) { _mm512_storeu_si512(to, value); }
 
-__m512i blend_pairs(__m512i pairs, __m512i fraction) {
-  const __m512i base = _mm512_maddubs_epi16(pairs, _mm512_set1_epi16(0x0040));  // a * 64
-  const __m512i step = _mm512_maddubs_epi16(pairs, _mm512_set1_epi16(0x40C0));  // (b - a) * 64
-  return _mm512_add_epi16(base, _mm512_mulhrs_epi16(step, fraction));
+__m512i widen(const std::uint8_t* from) {
+  return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 }
 
-void blend_rows(const std::uint8_t* a, const std::uint8_t* b, std::int16_t fraction, std::int16_t* out, int n) {
-  const __m512i weight = _mm512_set1_epi16(fraction);
-  // Unpacking works within 128-bit lanes; these bring the lanes of both halves back in order.
-  const __m512i front = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
-  const __m512i back = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
-  int i = 0;
-  for (; i + 64 <= n; i += 64) {
-    const __m512i first = load_512(a + i);
-    const __m512i second = load_512(b + i);
-    const __m512i low = blend_pairs(_mm512_unpacklo_epi8(first, second), weight);
-    const __m512i high = blend_pairs(_mm512_unpackhi_epi8(first, second), weight);
-    store_512(out + i, _mm512_permutex2var_epi64(low, front, high));
-    store_512(out + i + 32, _mm512_permutex2var_epi64(low, back, high));
-  }
-  blend_rows_from(i, a, b, fraction, out, n);
-}
-
-// Four output columns as four sums each, times 2^14, with the row's fraction.
-__m512i sample_four(const std::int16_t* row, const ColumnTable& table, int i) {
-  const __m512i window = load_512(row + table.offsets[i]);
+// Four output columns as four sums each, with the row's fraction: only what they read of the two rows is blended.
+__m512i sample_four(const std::uint8_t* a, const std::uint8_t* b, __m512i fraction, const ColumnTable& table, int i) {
+  const std::int32_t start = table.group_offsets[i / 4];
   const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(i) * 8;
-  const __m512i pairs = _mm512_permutexvar_epi16(load_512(table.group_indices + at), window);
+  const __m512i first = widen(a + start);
+  const __m512i step = _mm512_slli_epi16(_mm512_sub_epi16(widen(b + start), first), kRowFractionBits);
+  const __m512i base = _mm512_slli_epi16(first, kRowFractionBits);
+  const __m512i blended = _mm512_add_epi16(base, _mm512_mulhrs_epi16(step, fraction));
+  const __m512i pairs = _mm512_permutexvar_epi16(load_512(table.group_indices + at), blended);
   return _mm512_srai_epi32(_mm512_madd_epi16(pairs, load_512(table.weights + at)), kWeightBits);
 }
 
-__m512i sample_eight(const std::int16_t* row, const ColumnTable& table, int i) {
-  const __m512i sums = _mm512_packs_epi32(sample_four(row, table, i), sample_four(row, table, i + 4));
-  return _mm512_mulhrs_epi16(sums, _mm512_set1_epi16(1 << (15 - kRowFractionBits)));
-}
-
-void sample_columns(const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels) {
-  if (table.group_indices == nullptr || table.channels == 1)
-    return letterbox_kernels_avx2().sample_columns(row, table, pixels);
+void sample_between(const std::uint8_t* a, const std::uint8_t* b, std::int16_t fraction, const ColumnTable& table,
+                    std::uint8_t* pixels) {
+  const __m512i weight = _mm512_set1_epi16(fraction);
+  const __m512i to_level = _mm512_set1_epi16(1 << (15 - kRowFractionBits));
   const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  for (int i = 0; i < table.columns; i += 16) {
-    const __m512i bytes = _mm512_packus_epi16(sample_eight(row, table, i), sample_eight(row, table, i + 8));
+  const int columns = table.columns;
+  for (int i = 0; i < columns; i += 16) {
+    const __m512i low =
+        _mm512_packs_epi32(sample_four(a, b, weight, table, i), sample_four(a, b, weight, table, i + 4));
+    const __m512i high =
+        _mm512_packs_epi32(sample_four(a, b, weight, table, i + 8), sample_four(a, b, weight, table, i + 12));
+    const __m512i bytes = _mm512_packus_epi16(_mm512_mulhrs_epi16(low, to_level), _mm512_mulhrs_epi16(high, to_level));
     store_512(pixels + 4 * i, _mm512_permutexvar_epi32(in_order, bytes));
   }
 }
@@ -72,14 +58,28 @@ void planar_float32(const std::uint8_t* pixels, int n, int byte, const LevelToFl
   }
 }
 
+void packed_uint8(const std::uint8_t* pixels, int n, const ChannelOrder& order, std::uint8_t flip, std::uint8_t* out) {
+  alignas(16) std::uint8_t bytes[16];
+  for (int k = 0; k < 16; ++k) bytes[k] = static_cast<std::uint8_t>(k < 12 ? k / 3 * 4 + order.byte[k % 3] : 0x80);
+  const __m512i shuffle = _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes)));
+  const __m512i together = _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15);
+  const __m512i flips = _mm512_set1_epi8(static_cast<char>(flip));
+  int i = 0;
+  for (; 3 * i + 64 <= 3 * n; i += 16) {  // stores 64 bytes, 48 of them final
+    const __m512i packed = _mm512_shuffle_epi8(load_512(pixels + 4 * i), shuffle);
+    store_512(out + 3 * i, _mm512_xor_si512(_mm512_permutexvar_epi32(together, packed), flips));
+  }
+  packed_uint8_from(i, pixels, n, order, flip, out);
+}
+
 }  // namespace
 
 const LetterboxKernels& letterbox_kernels_avx512() {
   static const LetterboxKernels kKernels = [] {
     LetterboxKernels kernels = letterbox_kernels_avx2();
-    kernels.blend_rows = blend_rows;
-    kernels.sample_columns = sample_columns;
+    kernels.sample_between = sample_between;
     kernels.planar_float32 = planar_float32;
+    kernels.packed_uint8 = packed_uint8;
     return kernels;
   }();
   return kKernels;

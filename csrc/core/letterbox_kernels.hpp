@@ -20,8 +20,9 @@ struct ColumnTable {
   int tap_pairs = 0;
   const std::int32_t* offsets = nullptr;
   const std::int16_t* weights = nullptr;  // [columns][tap_pairs][1 or 4 channels][2], kWeightOne = 1
-  // [columns / 4][4][1 or 4 channels][2]: the elements that four columns read, counted from the first one's offset;
-  // null where they do not all lie within group_window(channels) elements.
+  // Where the elements that four columns read begin, and which they are from there on ([columns / 4][4][1 or 4
+  // channels][2]), group_window(channels) elements that the row has. Null where they do not lie so close together.
+  const std::int32_t* group_offsets = nullptr;
   const std::int16_t* group_indices = nullptr;
 };
 
@@ -59,6 +60,9 @@ struct LetterboxKernels {
   void (*weigh_rows)(const std::uint8_t* const* rows, const std::int16_t* weights, int taps, std::int16_t* out, int n);
   // A blended row to pixels of 4 bytes, rounded to levels: the source's channels in their order; gray thrice.
   void (*sample_columns)(const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels);
+  // Both of blend_rows and sample_columns, from tables with groups; null: call the two.
+  void (*sample_between)(const std::uint8_t* a, const std::uint8_t* b, std::int16_t fraction, const ColumnTable& table,
+                         std::uint8_t* pixels);
   // A source row to pixels of 4 bytes, column by column.
   void (*copy_columns)(const std::uint8_t* row, int channels, int n, std::uint8_t* pixels);
   // Pairs of pixels, BT.601 limited range, to B G R and a zero.

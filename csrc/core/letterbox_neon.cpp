@@ -184,8 +184,8 @@ void packed_float32(const std::uint8_t* pixels, int n, const ChannelOrder& order
 
 const LetterboxKernels& letterbox_kernels_neon() {
   static constexpr LetterboxKernels kKernels = {
-      blend_rows,     weigh_rows,     sample_columns, copy_columns,   yuv_to_pixels_any, pixels_to_gray_any,
-      planar_float32, planar_float16, planar_uint8,   packed_float32, packed_uint8,
+      blend_rows,         weigh_rows,     sample_columns, nullptr,      copy_columns,   yuv_to_pixels_any,
+      pixels_to_gray_any, planar_float32, planar_float16, planar_uint8, packed_float32, packed_uint8,
   };
   return kKernels;
 }

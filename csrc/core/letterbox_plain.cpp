@@ -32,8 +32,8 @@ void packed_uint8(const std::uint8_t* pixels, int n, const ChannelOrder& order, 
 
 const LetterboxKernels& letterbox_kernels_plain() {
   static constexpr LetterboxKernels kKernels = {
-      blend_rows, weigh_rows, sample_columns, copy_columns, yuv_to_pixels_any, pixels_to_gray_any,
-      nullptr,    nullptr,    planar_uint8,   nullptr,      packed_uint8,
+      blend_rows,         weigh_rows, sample_columns, nullptr,      copy_columns, yuv_to_pixels_any,
+      pixels_to_gray_any, nullptr,    nullptr,        planar_uint8, nullptr,      packed_uint8,
   };
   return kKernels;
 }
