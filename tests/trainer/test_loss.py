@@ -252,13 +252,14 @@ def test_rows_name_their_cell_and_picture() -> None:
         for picture in range(3):
             row = int(cells.start[cell] + picture * cells.count[cell])
             assert (cells.cell[row], cells.picture[row]) == (cell, picture)
-    assert cells.centres[5].tolist() == [20, 12]
-    assert cells.centres[7].tolist() == [24, 8]
+    assert (cells.index[5].tolist(), cells.stride[5]) == ([2, 1], 8)
+    assert (cells.index[7].tolist(), cells.stride[7]) == ([1, 0], 16)
 
 
 def test_a_cell_on_the_border_of_a_box_is_outside() -> None:
-    boxes = torch.tensor([[4.0, 4, 12, 12], [3.9, 3.9, 12, 12]])
-    assert cells_in_boxes(torch.tensor([[4.0, 4.0]]), boxes).tolist() == [[False], [True]]
+    boxes = torch.tensor([[4.0, 4, 16, 16], [3.9, 3.9, 16, 16], [4, 3.9, 20.1, 16]])
+    found = cells_in_boxes(make_cells([(1, 3)], [8], 1, CPU), boxes)
+    assert found.tolist() == [[False, False, False], [True, True, False], [False, True, True]]
 
 
 @pytest.mark.parametrize("kpt_shape", [(3, 3), (3, 2), (1, 3)])

@@ -37,7 +37,8 @@ class Cells:
 
     Rows count level by level, within a level picture by picture, so that one level's rows are one piece.
     index: (N, 2) column and row in the level's grid; stride: (N,); start, count: (N,) with the row of cell n in
-    picture b = start + b * count; cell, picture: (R,) of each row; bounds: first row of each level, and R.
+    picture b = start + b * count; cell, picture: (R,) of each row; bounds: first row of each level, and R;
+    sizes, strides: (height, width) and stride of each level.
     """
 
     index: Tensor
@@ -47,11 +48,8 @@ class Cells:
     cell: Tensor
     picture: Tensor
     bounds: tuple[int, ...]
-
-    @property
-    def centres(self) -> Tensor:
-        """(N, 2) in input pixels."""
-        return (self.index + 0.5) * self.stride[:, None]
+    sizes: tuple[tuple[int, int], ...]
+    strides: tuple[int, ...]
 
 
 def make_cells(sizes: list[tuple[int, int]], strides: list[int], batch: int, device: torch.device) -> Cells:
@@ -70,14 +68,22 @@ def make_cells(sizes: list[tuple[int, int]], strides: list[int], batch: int, dev
         cell=torch.cat([(n + first).repeat(batch) for n, first in zip(numbers, before, strict=False)]),
         picture=torch.cat([picture.repeat_interleave(len(n)) for n in numbers]),
         bounds=tuple(bounds),
+        sizes=tuple(sizes),
+        strides=tuple(strides),
     )
 
 
-def cells_in_boxes(centres: Tensor, boxes: Tensor) -> Tensor:
-    """(M, N): whether centre n, (N, 2), lies inside box m, (M, 4) x1, y1, x2, y2; borders are outside."""
-    x, y = centres[:, 0], centres[:, 1]
+def cells_in_boxes(cells: Cells, boxes: Tensor) -> Tensor:
+    """(M, N): whether the centre of cell n lies inside box m, (M, 4) x1, y1, x2, y2 in pixels; borders are outside."""
     x1, y1, x2, y2 = (side.unsqueeze(1) for side in boxes.unbind(1))
-    return (x - x1 > EPS) & (x2 - x > EPS) & (y - y1 > EPS) & (y2 - y > EPS)
+    levels = []
+    for (height, width), stride in zip(cells.sizes, cells.strides, strict=True):
+        x = (torch.arange(width, device=boxes.device) + 0.5) * stride
+        y = (torch.arange(height, device=boxes.device) + 0.5) * stride
+        across = (x - x1 > EPS) & (x2 - x > EPS)
+        down = (y - y1 > EPS) & (y2 - y > EPS)
+        levels.append((down.unsqueeze(2) & across.unsqueeze(1)).flatten(1))
+    return torch.cat(levels, 1)
 
 
 @torch.no_grad()
@@ -102,7 +108,7 @@ def assign(
     its box; a cell that several take goes to the label it overlaps most. The target score is the alignment, scaled so
     that each label's best one is its best overlap.
     """
-    label, cell = cells_in_boxes(cells.centres, boxes).nonzero(as_tuple=True)
+    label, cell = cells_in_boxes(cells, boxes).nonzero(as_tuple=True)
     row = cells.start[cell] + pictures[label] * cells.count[cell]
     touched, place = _distinct(row, len(scores))
     overlap = ciou(boxes[label], predict_boxes(touched)[place]).clamp_min(0)
