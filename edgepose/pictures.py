@@ -110,9 +110,11 @@ def _open(file: Any, name: str) -> tuple[NDArray[np.uint8], Color]:
             return _decode(_upright(picture), name)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(f"{name} has more than {MAX_PIXELS} pixels; make it smaller first") from None
-    except (ValueError, MemoryError):
+    except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
+        if isinstance(error, ValueError) and str(error).startswith(name):
+            raise
         raise ValueError(f"{name} is damaged or cut short ({format_name}): {error}") from error
 
 

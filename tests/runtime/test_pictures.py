@@ -7,6 +7,7 @@ import io
 import os
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -219,11 +220,18 @@ def test_bit_flips_give_a_picture_or_a_value_error(format_name: str) -> None:
 def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
     data = bytearray(encode(Image.new("1", (8, 8)), "PNG"))
     data[16:24] = (60000).to_bytes(4, "big") * 2
-    import zlib
-
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
     with pytest.raises(ValueError, match=r"pixels"):
         load_picture(data)
+
+
+def test_a_text_bomb_in_a_png_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    data = encode(Image.fromarray(gradient()), "PNG")
+    text = b"zTXtComment\0\0" + zlib.compress(bytes(5_000_000))
+    chunk = (len(text) - 4).to_bytes(4, "big") + text + zlib.crc32(text).to_bytes(4, "big")
+    (tmp_path / "a.png").write_bytes(data[:33] + chunk + data[33:])
+    with pytest.raises(ValueError, match=r"a\.png is damaged"):
+        load_picture(tmp_path / "a.png")
 
 
 def test_a_pillow_picture_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
