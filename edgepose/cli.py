@@ -83,7 +83,9 @@ def _print_help(topic: list[str]) -> int:
 
 
 def _complain(what: Any, code: int) -> int:
-    print(f"edgepose: {what or type(what).__name__}", file=sys.stderr)
+    if isinstance(what, OSError) and what.strerror and what.filename:
+        what = f"{os.fsdecode(what.filename)}: {what.strerror}"
+    print(f"edgepose: {str(what) or type(what).__name__}", file=sys.stderr)
     return code
 
 

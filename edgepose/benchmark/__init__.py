@@ -14,12 +14,14 @@ from edgepose.benchmark.case import STAGES, load_source
 from edgepose.benchmark.report import BenchmarkReport, CaseResult, StageTimes
 from edgepose.benchmark.trust import doubts
 from edgepose.child import child_command
-from edgepose.doctor import board_facts
+from edgepose.doctor import board_facts, package_versions
 from edgepose.doctor.advice import Finding, busy_findings
 from edgepose.doctor.board import load
 from edgepose.doctor.files import Files
 
 __all__ = ["BenchmarkReport", "CaseResult", "StageTimes", "benchmark"]
+
+_PACKAGES = ("onnxruntime", "openvino", "ai-edge-litert", "tflite-runtime", "numpy")
 
 
 def benchmark(
@@ -66,7 +68,7 @@ def benchmark(
     files = Files(root)
     options = {"imgsz": imgsz, "device": device, "precision": precision, "spec": spec, "conf": conf}
     request = {"options": options, "source": picture, "runs": runs, "warmup": warmup}
-    before, busy = board_facts(files), list(_busy(files))
+    before, busy = {**board_facts(files), "packages": package_versions(_PACKAGES)}, list(_busy(files))
     cases = []
     for model, name, count in product(asked, _several(backend), _several(threads)):
         cases.append(run_case(model, name, count, request, timeout))

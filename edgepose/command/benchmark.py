@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from edgepose.benchmark import BenchmarkReport, CaseResult, benchmark, count_cases
-from edgepose.command.doctor import board_lines
+from edgepose.command.doctor import board_lines, packages_text
 from edgepose.command.runs import new_run_folder, write_whole
 
 
@@ -67,6 +67,7 @@ def report_text(report: BenchmarkReport) -> str:
     picture = settings["source"] or "a made-up 640x480 picture without people (source=photo.jpg gives decode its work)"
     parts = [
         *board_lines(dict(report.board)),
+        f"{'packages:':<14}{packages_text(report.board['packages'])}",
         "",
         f"{settings['runs']} predictions on {picture}; times in ms, memory (MB) at its peak",
         report.table(),

@@ -83,8 +83,12 @@ def _runtime_lines(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, probe in facts["runtimes"].items():
         text = _facts_text(probe["facts"]) if probe["status"] == "ok" else _failure_text(probe)
         yield _TITLES.get(name, name), text
-    packages = facts["packages"].items()
-    yield "packages", _listed([f"{name} {version}" for name, version in packages if version is not None])
+    yield "packages", packages_text(facts["packages"])
+
+
+def packages_text(packages: dict[str, str | None]) -> str:
+    """The packages that are installed, with their versions."""
+    return _listed([f"{name} {version}" for name, version in packages.items() if version is not None])
 
 
 def _failure_text(probe: dict[str, Any]) -> str:

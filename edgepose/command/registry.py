@@ -10,7 +10,7 @@ from edgepose.command.verbs import BOOL, FLOAT, INT, INTS, SIZE, TEXT, WORDS, Op
 
 TASKS: Final = ("pose",)
 
-_MODEL = "model file or folder (.onnx, .tflite, OpenVINO folder or .xml; .pt with the trainer)"
+_MODEL = "model file or folder: .onnx, .tflite, OpenVINO's folder or .xml"
 
 _RUNNER_OPTIONS = (
     Option("imgsz", SIZE, None, "input size in pixels, for models that take more than one"),
@@ -29,7 +29,7 @@ _PREDICT = Verb(
     "Find people in pictures, videos, cameras and streams.",
     "edgepose.command.predict:run",
     (
-        Option("model", TEXT, None, _MODEL),
+        Option("model", TEXT, None, f"{_MODEL}; with the trainer a checkpoint (.pt)"),
         Option("source", TEXT, None, "picture, folder, glob, URL, video, camera number or rtsp://…", required=True),
         Option("conf", FLOAT, 0.25, "least score of a person"),
         Option("iou", FLOAT, 0.7, "overlap above which the lower-scored of two people is dropped"),
@@ -53,7 +53,7 @@ _PREDICT = Verb(
         Option("verbose", BOOL, False, "let the runtime print its own messages"),
     ),
     (
-        "edgepose predict source=photo.jpg",
+        "edgepose predict model=pose.onnx source=photo.jpg",
         "edgepose predict model=pose.onnx source=clip.mp4 conf=0.4 save_csv=true",
         "edgepose predict model=pose.tflite source=0 show=true save=false",
     ),
@@ -64,7 +64,7 @@ _INFO = Verb(
     "Say what a model is, how it is fed and read, and where it comes from.",
     "edgepose.command.info:run",
     (
-        Option("model", TEXT, None, f"{_MODEL[:-1]}, and a model's .yaml)", required=True),
+        Option("model", TEXT, None, f"{_MODEL}; with the trainer a checkpoint (.pt) or a model's .yaml", required=True),
         Option("spec", TEXT, None, "a model without metadata: a spec file (.json, .yaml) or the name of a known one"),
         Option("json", BOOL, False, "print one JSON object"),
     ),

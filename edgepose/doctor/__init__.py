@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -48,7 +48,7 @@ def doctor(
     """
     files = Files(root)
     facts = {**board_facts(files), **_device_facts(files)}
-    facts["packages"] = {name: _version(name) for name in _PACKAGES}
+    facts["packages"] = package_versions(_PACKAGES)
     facts["runtimes"] = {found.name: found.to_dict() for found in probe(timeout)}
     return DoctorReport(facts, tuple(findings(facts)))
 
@@ -78,10 +78,14 @@ def _device_facts(files: Files) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def package_versions(packages: Iterable[str]) -> dict[str, str | None]:
+    """The installed version of each package, None where it is not installed; imports none of them."""
     from importlib.metadata import PackageNotFoundError, version
 
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    found: dict[str, str | None] = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found

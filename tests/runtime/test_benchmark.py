@@ -26,7 +26,7 @@ REQUEST: dict[str, Any] = {"options": {}, "source": None, "runs": 3, "warmup": 1
 
 
 def board(root: Path = Path("/nowhere")) -> dict[str, Any]:
-    return board_facts(Files(root))
+    return {**board_facts(Files(root)), "packages": {"onnxruntime": "1.20.0", "openvino": None}}
 
 
 def a_case(total: list[float], model: str = "models/a.onnx", threads: int | None = 2) -> CaseResult:
@@ -223,7 +223,13 @@ def test_report_for_people_has_the_board_the_table_and_the_warnings(tmp_path: Pa
     facts = heat(tmp_path, 95000)
     warnings = tuple(doubts(facts, facts, []))
     text = report_text(BenchmarkReport((a_case([10.0] * 20),), {"source": None, "runs": 20}, facts, warnings))
-    for part in ("processor:", "a.onnx", "warning: cpu-thermal is at 95 °C", "source=photo.jpg"):
+    for part in (
+        "processor:",
+        "packages:     onnxruntime 1.20.0\n",
+        "a.onnx",
+        "warning: cpu-thermal is at 95 °C",
+        "source=photo.jpg",
+    ):
         assert part in text
 
 
@@ -252,4 +258,5 @@ def test_real_model_is_measured_by_the_command(onnx_model: Path, shared: Path, t
     assert sum(parts) <= stages["total"]["mean_ms"] <= sum(parts) * 1.2 + 1
     assert measured["start_ms"] > measured["load_ms"] + measured["first_ms"] > stages["total"]["min_ms"]
     assert 50 < measured["peak_mb"] < 400
+    assert document["board"]["packages"]["onnxruntime"]
     assert json.loads((tmp_path / "benchmark" / "benchmark.json").read_text()) == document

@@ -158,6 +158,17 @@ def test_failure_exits_with_1_and_its_message(
     assert capsys.readouterr().err == "edgepose: there is no model 'x.onnx'\n"
 
 
+def test_error_of_the_system_names_the_file_without_its_number(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(self: verbs.Verb, **_: object) -> int:
+        raise PermissionError(13, "Permission denied", "/runs/pose")
+
+    monkeypatch.setattr(verbs.Verb, "__call__", fail)
+    assert cli.main(["doctor"]) == 1
+    assert capsys.readouterr().err == "edgepose: /runs/pose: Permission denied\n"
+
+
 def test_ctrl_c_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt(self: verbs.Verb, **_: object) -> int:
         raise KeyboardInterrupt
