@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from edgepose.command.runs import new_run_folder
 from edgepose.command.sinks import (
@@ -158,7 +158,7 @@ def predict_source(
         with _closing(sinks, tally):
             interrupted = _predict_all(predictor, frames, sinks, classes, tally)
         tally.dropped = frames.dropped
-    print(summary_text(tally))
+    print(summary_text(tally) or "nothing was read")
     if interrupted:
         raise KeyboardInterrupt
     return 1 if tally.frames == 0 else 0
@@ -202,7 +202,7 @@ def _predict_all(
     say = _teller(frames)
     try:
         for frame in _progress(frames):
-            _tell_failures(frames, tally)
+            _tell_failures(frames, tally, say)
             result = _predict_one(predictor, frame, tally)
             if result is None:
                 continue
@@ -210,7 +210,7 @@ def _predict_all(
             result = result if classes is None else result.filter(classes=classes)
             tally.add(result)
             if frame.time is None:
-                say(result.summary() if frames.total == 1 else result.summary().partition("\n")[0])
+                say(result.summary() if frames.total == 1 else result.summary().partition("\n")[0], sys.stdout)
             for sink in sinks:
                 sink.add(frame, result)
     except KeyboardInterrupt:
@@ -218,7 +218,7 @@ def _predict_all(
     except WindowClosed:
         return False
     finally:
-        _tell_failures(frames, tally)
+        _tell_failures(frames, tally, say)
     return False
 
 
@@ -233,13 +233,13 @@ def _predict_one(predictor: Predictor, frame: Frame, tally: Tally) -> PoseResult
         return None
 
 
-def _tell_failures(frames: Source, tally: Tally) -> None:
+def _tell_failures(frames: Source, tally: Tally, say: Callable[[str, IO[str]], None]) -> None:
     """Moves what the source could not read since the last call into the tally, and says so at once."""
     new = [(name, str(error)) for name, error in frames.problems[tally.skipped :]]
     tally.skipped += len(new)
     tally.failed += new
     for name, reason in tally.failed[tally.told :]:
-        print(f"skipped {reason if name in reason else f'{name}: {reason}'}", file=sys.stderr)
+        say(f"skipped {reason if name in reason else f'{name}: {reason}'}", sys.stderr)
     tally.told = len(tally.failed)
 
 
@@ -254,13 +254,13 @@ def _progress(frames: Source) -> Iterable[Frame]:
     return bar
 
 
-def _teller(frames: Source) -> Callable[[str], None]:
-    """`print`, or what prints above the bar."""
+def _teller(frames: Source) -> Callable[[str, IO[str]], None]:
+    """Prints a line, above the bar where there is one."""
     if frames.total == 1 or not sys.stderr.isatty():
-        return print
+        return lambda text, file: print(text, file=file, flush=True)
     from tqdm import tqdm
 
-    return lambda text: tqdm.write(text, file=sys.stdout)
+    return lambda text, file: tqdm.write(text, file=file)
 
 
 def summary_text(tally: Tally) -> str:
