@@ -151,7 +151,7 @@ class Reusable {
 };
 
 using KptShape = std::array<int, 2>;
-using CoordScale = std::array<float, 2>;
+using FloatPair = std::array<float, 2>;
 
 DecodeOptions base_options(int num_classes, const KptShape& kpt_shape, double conf, std::int64_t max_det, bool clip) {
   DecodeOptions options;
@@ -230,16 +230,17 @@ void register_yolo(py::module_& module) {
   py::class_<Type> type(module, "YoloDecoder");
   type.def(py::init([](int num_classes, const KptShape& kpt_shape, double conf, double iou, std::int64_t max_det,
                        std::int64_t max_candidates, const std::string& nms, std::vector<float> sigmas, bool agnostic,
-                       bool clip, double scale, int zero_point, const CoordScale& coord_scale) {
+                       bool clip, double scale, int zero_point, const FloatPair& coord_scale) {
              return std::make_unique<Type>(kpt_shape[0],
                                            nms_options(num_classes, kpt_shape, conf, iou, max_det, max_candidates, nms,
                                                        std::move(sigmas), agnostic, clip),
-                                           quantization_of(scale, zero_point), coord_scale[0], coord_scale[1]);
+                                           quantization_of(scale, zero_point),
+                                           CoordScale{coord_scale[0], coord_scale[1]});
            }),
            py::kw_only(), py::arg("num_classes"), py::arg("kpt_shape"), py::arg("conf"), py::arg("iou"),
            py::arg("max_det"), py::arg("max_candidates") = 30000, py::arg("nms") = "iou",
            py::arg("sigmas") = std::vector<float>{}, py::arg("agnostic") = false, py::arg("clip") = true,
-           py::arg("scale") = 1.0, py::arg("zero_point") = 0, py::arg("coord_scale") = CoordScale{1.0f, 1.0f});
+           py::arg("scale") = 1.0, py::arg("zero_point") = 0, py::arg("coord_scale") = FloatPair{1.0f, 1.0f});
   def_call(type);
 }
 
@@ -247,13 +248,14 @@ void register_end2end(py::module_& module) {
   using Type = Reusable<YoloEnd2EndDecoder>;
   py::class_<Type> type(module, "YoloEnd2EndDecoder");
   type.def(py::init([](int num_classes, const KptShape& kpt_shape, double conf, std::int64_t max_det, bool clip,
-                       double scale, int zero_point, const CoordScale& coord_scale) {
+                       double scale, int zero_point, const FloatPair& coord_scale) {
              return std::make_unique<Type>(kpt_shape[0], base_options(num_classes, kpt_shape, conf, max_det, clip),
-                                           quantization_of(scale, zero_point), coord_scale[0], coord_scale[1]);
+                                           quantization_of(scale, zero_point),
+                                           CoordScale{coord_scale[0], coord_scale[1]});
            }),
            py::kw_only(), py::arg("num_classes"), py::arg("kpt_shape"), py::arg("conf"), py::arg("max_det"),
            py::arg("clip") = true, py::arg("scale") = 1.0, py::arg("zero_point") = 0,
-           py::arg("coord_scale") = CoordScale{1.0f, 1.0f});
+           py::arg("coord_scale") = FloatPair{1.0f, 1.0f});
   def_call(type);
 }
 

@@ -94,11 +94,16 @@ class CandidateSource {
 void select(CandidateSource& source, const DecodeOptions& options, const std::vector<float>& inverse_variance,
             bool suppress, const Transform& transform, const SourceSize& size, Workspace& workspace);
 
+// What turns a model's coordinates into input pixels: 1, or its width and height where they are fractions.
+struct CoordScale {
+  float x = 1.0f, y = 1.0f;
+};
+
 // The single decoded tensor (1, 4 + C + D*K, N) of Ultralytics YOLOv8-pose and YOLO11-pose: cx, cy, w, h, C class
-// scores, K keypoints (x, y[, score]). Coordinates are multiplied by coord_scale to become input pixels.
+// scores, K keypoints (x, y[, score]).
 class YoloDecoder : public Decoder {
  public:
-  YoloDecoder(DecodeOptions options, Quantization quantization, float coord_scale_x, float coord_scale_y);
+  YoloDecoder(DecodeOptions options, Quantization quantization, CoordScale coord_scale);
   void check(const std::vector<Tensor>& outputs) const override;
   void decode(const std::vector<Tensor>& outputs, const Transform& transform, const SourceSize& size,
               Workspace& workspace) const override;
@@ -106,7 +111,7 @@ class YoloDecoder : public Decoder {
  private:
   DecodeOptions options_;
   Quantization quantization_;
-  float coord_scale_x_, coord_scale_y_;
+  CoordScale coord_scale_;
   ScoreThreshold threshold_;
   std::vector<float> inverse_variance_;
 };
@@ -115,15 +120,17 @@ class YoloDecoder : public Decoder {
 // whose class is not one of num_classes are left out.
 class YoloEnd2EndDecoder : public Decoder {
  public:
-  YoloEnd2EndDecoder(DecodeOptions options, Quantization quantization, float coord_scale_x, float coord_scale_y);
+  YoloEnd2EndDecoder(DecodeOptions options, Quantization quantization, CoordScale coord_scale);
   void check(const std::vector<Tensor>& outputs) const override;
   void decode(const std::vector<Tensor>& outputs, const Transform& transform, const SourceSize& size,
               Workspace& workspace) const override;
 
  private:
+  void add_candidate(std::size_t row, float score, float class_id, std::vector<Candidate>& candidates) const;
+
   DecodeOptions options_;
   Quantization quantization_;
-  float coord_scale_x_, coord_scale_y_;
+  CoordScale coord_scale_;
 };
 
 // MoveNet single pose, (1, 1, K, 3): y, x, score, places as fractions of the input. One person, whose score is the

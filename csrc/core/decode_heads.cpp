@@ -18,26 +18,31 @@ std::string describe(const Head& head) {
 // sigmoid(logit) > conf, asked of the logit: nothing passes 1, everything finite passes 0.
 float logit(double conf) { return static_cast<float>(std::log(conf / (1.0 - conf))); }
 
-// Element (channel, cell) of one head.
-class HeadReader {
- public:
-  HeadReader(const Head& head, const Tensor& tensor, std::size_t channels, std::size_t cells)
-      : reader_(tensor, head.quantization),
-        channel_stride_(is_planar(head.layout) ? cells : 1),
-        cell_stride_(is_planar(head.layout) ? 1 : channels) {}
-  float at(std::size_t channel, std::size_t cell) const {
-    return reader_[channel * channel_stride_ + cell * cell_stride_];
-  }
+// A head's memory: element (channel, cell) lies at channel * channel_stride + cell * cell_stride.
+struct HeadView {
+  const Tensor* tensor;
+  const Quantization* quantization;
+  std::size_t channel_stride, cell_stride;
 
- private:
-  Reader reader_;
-  std::size_t channel_stride_, cell_stride_;
+  // Calls write(channel, real number) for the channels of one cell.
+  template <class Write>
+  void read_cell(std::size_t cell, std::size_t channels, Write write) const {
+    visit_real(*tensor, *quantization, [&](auto read) {
+      std::size_t at = cell * cell_stride;
+      for (std::size_t channel = 0; channel < channels; ++channel, at += channel_stride) write(channel, read(at));
+    });
+  }
 };
+
+HeadView view_of(const Head& head, const Tensor& tensor, std::size_t channels, std::size_t cells) {
+  if (is_planar(head.layout)) return {&tensor, &head.quantization, cells, 1};
+  return {&tensor, &head.quantization, 1, channels};
+}
 
 struct Grid {
   std::size_t first_anchor, columns;
   float stride;
-  HeadReader box, keypoints, visibility;
+  HeadView box, keypoints, visibility;
   bool has_visibility;
 };
 
@@ -75,11 +80,8 @@ class HeadsSource final : public CandidateSource {
 
   void poses(const Candidate* candidates, std::size_t n, float* xy, float* visibility) override {
     const std::size_t total = n * num_keypoints_;
-    for (std::size_t i = 0; i < n; ++i) {
-      const Place place = place_of(candidates[i]);
-      read_points(place, xy + 2 * num_keypoints_ * i);
-      if (kpt_dims_ == 3) read_visibility(place, visibility + num_keypoints_ * i);
-    }
+    for (std::size_t i = 0; i < n; ++i)
+      read_pose(place_of(candidates[i]), xy + 2 * num_keypoints_ * i, visibility + num_keypoints_ * i);
     if (kpt_dims_ == 2) {
       std::fill_n(visibility, total, 1.0f);
     } else {
@@ -97,9 +99,12 @@ class HeadsSource final : public CandidateSource {
 
   // Writes the 4 * reg_max logits of one cell as four lanes from `lane` on.
   void gather(const Place& place, std::size_t lane, std::size_t lanes) {
-    for (std::size_t side = 0; side < 4; ++side)
-      for (std::size_t bin = 0; bin < reg_max_; ++bin)
-        logits_[bin * lanes + lane + side] = place.grid->box.at(side * reg_max_ + bin, place.cell);
+    float* out = logits_.data() + lane;
+    std::size_t bin = 0;
+    place.grid->box.read_cell(place.cell, 4 * reg_max_, [&](std::size_t, float value) {
+      out[bin * lanes] = value;
+      if (++bin == reg_max_) bin = 0, ++out;
+    });
   }
 
   static Box box_at(const Place& place, const float* distances) {
@@ -110,20 +115,21 @@ class HeadsSource final : public CandidateSource {
     return {box.x1, box.y1, box.x2 < box.x1 ? box.x1 : box.x2, box.y2 < box.y1 ? box.y1 : box.y2};
   }
 
-  void read_points(const Place& place, float* xy) const {
+  // The keypoints tensor holds x and y, and without a tensor of its own the visibility logit.
+  void read_pose(const Place& place, float* xy, float* visibility) const {
     const Grid& grid = *place.grid;
-    const float column = place.column(), row = place.row();
+    const float corner[2] = {place.column(), place.row()};
     const std::size_t step = grid.has_visibility ? 2 : kpt_dims_;
-    for (std::size_t k = 0; k < num_keypoints_; ++k) {
-      xy[2 * k] = (grid.keypoints.at(k * step, place.cell) * 2.0f + column) * grid.stride;
-      xy[2 * k + 1] = (grid.keypoints.at(k * step + 1, place.cell) * 2.0f + row) * grid.stride;
-    }
-  }
-
-  void read_visibility(const Place& place, float* logits) const {
-    const Grid& grid = *place.grid;
-    for (std::size_t k = 0; k < num_keypoints_; ++k)
-      logits[k] = grid.has_visibility ? grid.visibility.at(k, place.cell) : grid.keypoints.at(3 * k + 2, place.cell);
+    std::size_t part = 0;
+    grid.keypoints.read_cell(place.cell, num_keypoints_ * step, [&](std::size_t, float value) {
+      if (part < 2)
+        *xy++ = (value * 2.0f + corner[part]) * grid.stride;
+      else
+        *visibility++ = value;
+      if (++part == step) part = 0;
+    });
+    if (grid.has_visibility)
+      grid.visibility.read_cell(place.cell, num_keypoints_, [&](std::size_t k, float value) { visibility[k] = value; });
   }
 
   const std::vector<Grid>& grids_;
@@ -306,14 +312,14 @@ void YoloHeadsDecoder::decode(const std::vector<Tensor>& outputs, const Transfor
   for (const Level& level : levels_) {
     const std::size_t columns = static_cast<std::size_t>(input.width / level.stride);
     const std::size_t cells = static_cast<std::size_t>(input.height / level.stride) * columns;
-    const auto reader = [&](const Head& head, std::size_t channels) {
-      return HeadReader(head, outputs[head.index], channels, cells);
+    const auto view = [&](const Head& head, std::size_t channels) {
+      return view_of(head, outputs[head.index], channels, cells);
     };
     const std::size_t k = static_cast<std::size_t>(options_.num_keypoints);
     grids.push_back({first_anchor, columns, static_cast<float>(level.stride),
-                     reader(level.box, static_cast<std::size_t>(4 * reg_max_)),
-                     reader(level.keypoints, static_cast<std::size_t>(keypoint_channels(level))),
-                     reader(level.has_visibility ? level.visibility : level.keypoints, k), level.has_visibility});
+                     view(level.box, static_cast<std::size_t>(4 * reg_max_)),
+                     view(level.keypoints, static_cast<std::size_t>(keypoint_channels(level))),
+                     view(level.has_visibility ? level.visibility : level.keypoints, k), level.has_visibility});
     scan_scores({&outputs[level.score.index], 0, cells, classes, !is_planar(level.score.layout),
                  static_cast<std::uint32_t>(first_anchor)},
                 level.score.quantization, level.threshold, kernels, workspace.scan, workspace.candidates);

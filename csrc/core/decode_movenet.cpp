@@ -10,15 +10,13 @@ namespace {
 // The one pose, read and made harmless once.
 class SinglePose final : public CandidateSource {
  public:
-  SinglePose(const Reader& reader, std::size_t k, float width, float height, std::vector<float>& values)
+  SinglePose(const Tensor& tensor, const Quantization& quantization, std::size_t k, float width, float height,
+             std::vector<float>& values)
       : k_(k), values_(values) {
     values_.resize(3 * k);
-    for (std::size_t i = 0; i < k; ++i) {
-      const float x = reader[3 * i + 1] * width, y = reader[3 * i] * height, score = reader[3 * i + 2];
-      const bool known = is_place(x) && is_place(y) && !std::isnan(score);
-      set(i, known ? x : NAN, known ? y : NAN, known ? std::min(std::max(score, 0.0f), 1.0f) : 0.0f);
-      if (known) widen(x, y);
-    }
+    visit_real(tensor, quantization, [&](auto read) {
+      for (std::size_t i = 0; i < k; ++i) set(i, read(3 * i + 1) * width, read(3 * i) * height, read(3 * i + 2));
+    });
   }
 
   float score() const {
@@ -39,9 +37,11 @@ class SinglePose final : public CandidateSource {
 
  private:
   void set(std::size_t i, float x, float y, float score) {
-    values_[3 * i] = x;
-    values_[3 * i + 1] = y;
-    values_[3 * i + 2] = score;
+    const bool known = is_place(x) && is_place(y) && !std::isnan(score);
+    values_[3 * i] = known ? x : NAN;
+    values_[3 * i + 1] = known ? y : NAN;
+    values_[3 * i + 2] = known ? std::min(std::max(score, 0.0f), 1.0f) : 0.0f;
+    if (known) widen(x, y);
   }
   void widen(float x, float y) {
     bounds_ = {std::min(bounds_.x1, x), std::min(bounds_.y1, y), std::max(bounds_.x2, x), std::max(bounds_.y2, y)};
@@ -74,7 +74,7 @@ void MoveNetDecoder::check(const std::vector<Tensor>& outputs) const {
 
 void MoveNetDecoder::decode(const std::vector<Tensor>& outputs, const Transform& transform, const SourceSize& size,
                             Workspace& workspace) const {
-  SinglePose pose(Reader(outputs[0], quantization_), static_cast<std::size_t>(options_.num_keypoints), input_width_,
+  SinglePose pose(outputs[0], quantization_, static_cast<std::size_t>(options_.num_keypoints), input_width_,
                   input_height_, workspace.logits);
   workspace.candidates.clear();
   if (pose.score() > static_cast<float>(options_.conf)) workspace.candidates.push_back({0, 0, pose.score()});

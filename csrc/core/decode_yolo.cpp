@@ -12,71 +12,80 @@ void check_single(const std::vector<Tensor>& outputs) {
     throw std::invalid_argument("got " + std::to_string(outputs.size()) + " output tensors, expected 1");
 }
 
-void check_coord_scale(float x, float y) {
-  if (!(x > 0.0f && y > 0.0f) || !std::isfinite(x) || !std::isfinite(y))
-    throw std::invalid_argument("coord_scale is (" + std::to_string(x) + ", " + std::to_string(y) +
+CoordScale validated(const CoordScale& scale) {
+  if (!(scale.x > 0.0f && scale.y > 0.0f) || !std::isfinite(scale.x) || !std::isfinite(scale.y))
+    throw std::invalid_argument("coord_scale is (" + std::to_string(scale.x) + ", " + std::to_string(scale.y) +
                                 "), expected positive finite numbers");
+  return scale;
 }
 
-// Element (attribute, anchor) of the decoded tensor; attributes of the end-to-end form lie side by side instead.
+// Attributes of anchors: element (a, i) lies at a * attribute_stride + i * anchor_stride.
 class AttributeSource : public CandidateSource {
  public:
   AttributeSource(const Tensor& tensor, const Quantization& quantization, const DecodeOptions& options,
-                  std::size_t attribute_stride, std::size_t anchor_stride, std::size_t first_keypoint, float scale_x,
-                  float scale_y)
-      : reader_(tensor, quantization),
+                  std::size_t attribute_stride, std::size_t anchor_stride, std::size_t first_keypoint,
+                  const CoordScale& scale)
+      : tensor_(tensor),
+        quantization_(quantization),
         attribute_stride_(attribute_stride),
         anchor_stride_(anchor_stride),
         first_keypoint_(first_keypoint),
         num_keypoints_(static_cast<std::size_t>(options.num_keypoints)),
         kpt_dims_(static_cast<std::size_t>(options.kpt_dims)),
-        scale_x_(scale_x),
-        scale_y_(scale_y) {}
+        scale_(scale) {}
 
   void poses(const Candidate* candidates, std::size_t n, float* xy, float* visibility) override {
-    for (std::size_t i = 0; i < n; ++i)
-      for (std::size_t k = 0; k < num_keypoints_; ++k, xy += 2, ++visibility) {
-        const std::size_t attribute = first_keypoint_ + k * kpt_dims_;
-        xy[0] = at(attribute, candidates[i]) * scale_x_;
-        xy[1] = at(attribute + 1, candidates[i]) * scale_y_;
-        *visibility = kpt_dims_ == 3 ? at(attribute + 2, candidates[i]) : 1.0f;
+    visit_real(tensor_, quantization_, [&](auto read) {
+      for (std::size_t i = 0; i < n; ++i) {
+        std::size_t at = first_keypoint_ * attribute_stride_ + candidates[i].anchor * anchor_stride_;
+        for (std::size_t k = 0; k < num_keypoints_; ++k, at += kpt_dims_ * attribute_stride_, xy += 2, ++visibility) {
+          xy[0] = read(at) * scale_.x;
+          xy[1] = read(at + attribute_stride_) * scale_.y;
+          *visibility = kpt_dims_ == 3 ? read(at + 2 * attribute_stride_) : 1.0f;
+        }
       }
+    });
   }
 
  protected:
-  float at(std::size_t attribute, const Candidate& candidate) const {
-    return reader_[attribute * attribute_stride_ + candidate.anchor * anchor_stride_];
+  // The first four attributes of each candidate as make_box takes them, in input pixels.
+  template <class MakeBox>
+  void read_boxes(const Candidate* candidates, std::size_t n, Box* out, MakeBox make_box) const {
+    visit_real(tensor_, quantization_, [&](auto read) {
+      for (std::size_t i = 0; i < n; ++i) {
+        const std::size_t at = candidates[i].anchor * anchor_stride_, step = attribute_stride_;
+        out[i] = make_box(read(at) * scale_.x, read(at + step) * scale_.y, read(at + 2 * step) * scale_.x,
+                          read(at + 3 * step) * scale_.y);
+      }
+    });
   }
 
-  Reader reader_;
+ private:
+  const Tensor& tensor_;
+  const Quantization& quantization_;
   std::size_t attribute_stride_, anchor_stride_, first_keypoint_, num_keypoints_, kpt_dims_;
-  float scale_x_, scale_y_;
+  CoordScale scale_;
 };
+
+// Half a width or height. Rounding may leave a quantized one below zero. A NaN stays one.
+float half_extent(float extent) { return extent < 0.0f ? 0.0f : extent * 0.5f; }
 
 class CenterBoxSource final : public AttributeSource {
  public:
   using AttributeSource::AttributeSource;
   void boxes(const Candidate* candidates, std::size_t n, Box* out) override {
-    for (std::size_t i = 0; i < n; ++i) {
-      const float cx = at(0, candidates[i]) * scale_x_, cy = at(1, candidates[i]) * scale_y_;
-      const float half_w = half_extent(at(2, candidates[i]) * scale_x_);
-      const float half_h = half_extent(at(3, candidates[i]) * scale_y_);
-      out[i] = {cx - half_w, cy - half_h, cx + half_w, cy + half_h};
-    }
+    read_boxes(candidates, n, out, [](float cx, float cy, float width, float height) {
+      const float w = half_extent(width), h = half_extent(height);
+      return Box{cx - w, cy - h, cx + w, cy + h};
+    });
   }
-
- private:
-  // Rounding may leave a quantized extent below zero. A NaN stays one.
-  static float half_extent(float extent) { return extent < 0.0f ? 0.0f : extent * 0.5f; }
 };
 
 class CornerBoxSource final : public AttributeSource {
  public:
   using AttributeSource::AttributeSource;
   void boxes(const Candidate* candidates, std::size_t n, Box* out) override {
-    for (std::size_t i = 0; i < n; ++i)
-      out[i] = {at(0, candidates[i]) * scale_x_, at(1, candidates[i]) * scale_y_, at(2, candidates[i]) * scale_x_,
-                at(3, candidates[i]) * scale_y_};
+    read_boxes(candidates, n, out, [](float x1, float y1, float x2, float y2) { return Box{x1, y1, x2, y2}; });
   }
 };
 
@@ -92,15 +101,12 @@ Quantization validated(const Quantization& quantization) {
 
 }  // namespace
 
-YoloDecoder::YoloDecoder(DecodeOptions options, Quantization quantization, float coord_scale_x, float coord_scale_y)
+YoloDecoder::YoloDecoder(DecodeOptions options, Quantization quantization, CoordScale coord_scale)
     : options_(validated(std::move(options))),
       quantization_(validated(quantization)),
-      coord_scale_x_(coord_scale_x),
-      coord_scale_y_(coord_scale_y),
+      coord_scale_(validated(coord_scale)),
       threshold_(static_cast<float>(options_.conf), quantization_),
-      inverse_variance_(inverse_variances(options_.sigmas)) {
-  check_coord_scale(coord_scale_x, coord_scale_y);
-}
+      inverse_variance_(inverse_variances(options_.sigmas)) {}
 
 void YoloDecoder::check(const std::vector<Tensor>& outputs) const {
   check_single(outputs);
@@ -116,18 +122,14 @@ void YoloDecoder::decode(const std::vector<Tensor>& outputs, const Transform& tr
   workspace.candidates.clear();
   scan_scores({&tensor, 4 * anchors, anchors, classes, false, 0}, quantization_, threshold_, decode_kernels(),
               workspace.scan, workspace.candidates);
-  CenterBoxSource source(tensor, quantization_, options_, anchors, 1, 4 + classes, coord_scale_x_, coord_scale_y_);
+  CenterBoxSource source(tensor, quantization_, options_, anchors, 1, 4 + classes, coord_scale_);
   select(source, options_, inverse_variance_, true, transform, size, workspace);
 }
 
-YoloEnd2EndDecoder::YoloEnd2EndDecoder(DecodeOptions options, Quantization quantization, float coord_scale_x,
-                                       float coord_scale_y)
+YoloEnd2EndDecoder::YoloEnd2EndDecoder(DecodeOptions options, Quantization quantization, CoordScale coord_scale)
     : options_(validated(std::move(options))),
       quantization_(validated(quantization)),
-      coord_scale_x_(coord_scale_x),
-      coord_scale_y_(coord_scale_y) {
-  check_coord_scale(coord_scale_x, coord_scale_y);
-}
+      coord_scale_(validated(coord_scale)) {}
 
 void YoloEnd2EndDecoder::check(const std::vector<Tensor>& outputs) const {
   check_single(outputs);
@@ -135,20 +137,23 @@ void YoloEnd2EndDecoder::check(const std::vector<Tensor>& outputs) const {
               {1, -1, 6 + options_.num_keypoints * options_.kpt_dims});
 }
 
+void YoloEnd2EndDecoder::add_candidate(std::size_t row, float score, float class_id,
+                                       std::vector<Candidate>& candidates) const {
+  const bool known_class = class_id >= 0.0f && class_id < static_cast<float>(options_.num_classes);
+  if (score > static_cast<float>(options_.conf) && std::isfinite(score) && known_class)
+    candidates.push_back({static_cast<std::uint32_t>(row), static_cast<std::int32_t>(class_id), score});
+}
+
 void YoloEnd2EndDecoder::decode(const std::vector<Tensor>& outputs, const Transform& transform, const SourceSize& size,
                                 Workspace& workspace) const {
   const Tensor& tensor = outputs[0];
-  const Reader reader(tensor, quantization_);
   const std::size_t row = static_cast<std::size_t>(tensor.shape[2]);
-  const float conf = static_cast<float>(options_.conf);
   workspace.candidates.clear();
-  for (std::size_t i = 0; i < static_cast<std::size_t>(tensor.shape[1]); ++i) {
-    const float score = reader[i * row + 4], class_id = std::round(reader[i * row + 5]);
-    const bool known_class = class_id >= 0.0f && class_id < static_cast<float>(options_.num_classes);
-    if (score > conf && std::isfinite(score) && known_class)
-      workspace.candidates.push_back({static_cast<std::uint32_t>(i), static_cast<std::int32_t>(class_id), score});
-  }
-  CornerBoxSource source(tensor, quantization_, options_, 1, row, 6, coord_scale_x_, coord_scale_y_);
+  visit_real(tensor, quantization_, [&](auto read) {
+    for (std::size_t i = 0; i < static_cast<std::size_t>(tensor.shape[1]); ++i)
+      add_candidate(i, read(i * row + 4), std::round(read(i * row + 5)), workspace.candidates);
+  });
+  CornerBoxSource source(tensor, quantization_, options_, 1, row, 6, coord_scale_);
   select(source, options_, {}, false, transform, size, workspace);
 }
 

@@ -20,19 +20,36 @@ std::uint64_t sort_key(float score, std::size_t slot) {
   return static_cast<std::uint64_t>(descending) << 32 | static_cast<std::uint32_t>(slot);
 }
 
-// Stable on the upper 32 bits; the lower ones (slots) come in ascending.
+constexpr unsigned kDigitBits = 9, kBuckets = 1u << kDigitBits;
+
+unsigned bit_length(std::uint32_t value) {
+  unsigned bits = 0;
+  for (; value; value >>= 1) ++bits;
+  return bits;
+}
+
+// One pass: stable by the digit of the score that lies at `shift` of score - least.
+void sort_by_digit(const std::vector<std::uint64_t>& keys, std::uint32_t least, unsigned shift,
+                   std::vector<std::uint64_t>& out) {
+  const auto digit = [=](std::uint64_t key) {
+    return (static_cast<std::uint32_t>(key >> 32) - least) >> shift & (kBuckets - 1);
+  };
+  std::array<std::uint32_t, kBuckets> starts{};
+  for (const std::uint64_t key : keys) ++starts[digit(key)];
+  std::uint32_t start = 0;
+  for (std::uint32_t& entry : starts) start += std::exchange(entry, start);
+  for (const std::uint64_t key : keys) out[starts[digit(key)]++] = key;
+}
+
+// Stable on the upper 32 bits; the lower ones (slots) come in ascending. Scores between a confidence threshold and 1
+// differ in few bits: only as many digits as their range has.
 void radix_sort(std::vector<std::uint64_t>& keys, std::vector<std::uint64_t>& spare) {
-  std::array<std::array<std::uint32_t, 256>, 4> counts{};
-  for (const std::uint64_t key : keys)
-    for (unsigned digit = 0; digit < 4; ++digit) ++counts[digit][key >> (32 + 8 * digit) & 255];
+  const auto [low, high] = std::minmax_element(keys.begin(), keys.end());
+  const std::uint32_t least = static_cast<std::uint32_t>(*low >> 32);
+  const unsigned bits = bit_length(static_cast<std::uint32_t>(*high >> 32) - least);
   spare.resize(keys.size());
-  for (unsigned digit = 0; digit < 4; ++digit) {
-    const unsigned shift = 32 + 8 * digit;
-    auto& count = counts[digit];
-    if (count[keys.front() >> shift & 255] == keys.size()) continue;
-    std::uint32_t start = 0;
-    for (std::uint32_t& entry : count) start += std::exchange(entry, start);
-    for (const std::uint64_t key : keys) spare[count[key >> shift & 255]++] = key;
+  for (unsigned shift = 0; shift < bits; shift += kDigitBits) {
+    sort_by_digit(keys, least, shift, spare);
     keys.swap(spare);
   }
 }

@@ -39,7 +39,7 @@ struct Candidate {
 
 // Buffers that a scan reuses.
 struct ScanBuffers {
-  std::vector<std::uint32_t> indices;
+  std::vector<std::uint32_t> cells;
   std::vector<float> floats, half_row;
   std::vector<std::int8_t> bytes;
 };

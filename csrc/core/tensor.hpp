@@ -55,29 +55,24 @@ inline float half_to_float(std::uint16_t half) {
   return value;
 }
 
-// Reads single elements as real numbers.
-class Reader {
- public:
-  Reader(const Tensor& tensor, const Quantization& quantization)
-      : data_(tensor.data), dtype_(tensor.dtype), quantization_(quantization) {}
-
-  float operator[](std::size_t i) const {
-    switch (dtype_) {
-      case DType::kFloat32:
-        return static_cast<const float*>(data_)[i];
-      case DType::kFloat16:
-        return half_to_float(static_cast<const std::uint16_t*>(data_)[i]);
-      case DType::kInt8:
-        return quantization_.real(static_cast<const std::int8_t*>(data_)[i]);
-      default:
-        return quantization_.real(static_cast<const std::uint8_t*>(data_)[i]);
-    }
+// Calls body(read), where read(i) is element i as a real number, made for the tensor's type.
+template <class Body>
+void visit_real(const Tensor& tensor, const Quantization& quantization, Body body) {
+  switch (tensor.dtype) {
+    case DType::kFloat32:
+      return body([data = static_cast<const float*>(tensor.data)](std::size_t i) { return data[i]; });
+    case DType::kFloat16:
+      return body(
+          [data = static_cast<const std::uint16_t*>(tensor.data)](std::size_t i) { return half_to_float(data[i]); });
+    case DType::kInt8:
+      return body([data = static_cast<const std::int8_t*>(tensor.data), quantization](std::size_t i) {
+        return quantization.real(data[i]);
+      });
+    case DType::kUInt8:
+      return body([data = static_cast<const std::uint8_t*>(tensor.data), quantization](std::size_t i) {
+        return quantization.real(data[i]);
+      });
   }
-
- private:
-  const void* data_;
-  DType dtype_;
-  Quantization quantization_;
-};
+}
 
 }  // namespace edgepose

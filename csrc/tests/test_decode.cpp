@@ -196,7 +196,7 @@ TEST(any_decoded_tensor_decodes_sanely_and_alike_on_every_level) {
   Random random(11);
   for (int round = 0; round < 400; ++round) {
     const DecodeOptions options = random_options(random);
-    const YoloDecoder decoder(options, random_quantization(random), 1.0f, 1.0f);
+    const YoloDecoder decoder(options, random_quantization(random), {});
     const std::int64_t rows = 4 + options.num_classes + options.num_keypoints * options.kpt_dims;
     const OwnedTensor owned = random_tensor(random, random_dtype(random), {1, rows, draw(random, 0, 300)});
     decode_everywhere(decoder, {owned.tensor}, options);
@@ -207,7 +207,7 @@ TEST(any_end_to_end_tensor_decodes_sanely_and_alike_on_every_level) {
   Random random(12);
   for (int round = 0; round < 200; ++round) {
     const DecodeOptions options = random_options(random);
-    const YoloEnd2EndDecoder decoder(options, random_quantization(random), 1.0f, 1.0f);
+    const YoloEnd2EndDecoder decoder(options, random_quantization(random), {});
     const std::int64_t columns = 6 + options.num_keypoints * options.kpt_dims;
     const OwnedTensor owned = random_tensor(random, random_dtype(random), {1, draw(random, 0, 100), columns});
     decode_everywhere(decoder, {owned.tensor}, options);
@@ -270,7 +270,7 @@ TEST(a_workspace_serves_pictures_of_changing_sizes) {
   Workspace reused;
   for (int round = 0; round < 100; ++round) {
     const DecodeOptions options = random_options(random);
-    const YoloDecoder decoder(options, {}, 1.0f, 1.0f);
+    const YoloDecoder decoder(options, {}, {});
     const std::int64_t rows = 4 + options.num_classes + options.num_keypoints * options.kpt_dims;
     const OwnedTensor owned = random_tensor(random, DType::kFloat32, {1, rows, draw(random, 0, 500)});
     Workspace fresh;
