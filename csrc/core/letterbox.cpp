@@ -136,24 +136,25 @@ void Letterbox::prepare_columns(const AxisSampling& columns, int source_width, i
 
 // The groups of ColumnTable; false where the columns lie too far apart for them.
 bool Letterbox::prepare_groups(int columns, int source_width, int channels) {
+  const int group = group_columns(channels);
   const int window = group_window(channels);
   const int lanes = channels == 1 ? 1 : 4;
   const int last_start = source_width * channels - window;
   if (last_start < 0) return false;
-  group_offsets_.reserve(static_cast<std::size_t>(columns) / 4);
+  group_offsets_.reserve(static_cast<std::size_t>(columns / group));
   group_indices_.reserve(static_cast<std::size_t>(columns) * lanes * 2);
   std::int16_t* to = group_indices_.data();
   for (int i = 0; i < columns; ++i) {
-    std::int32_t& start = group_offsets_[static_cast<std::size_t>(i) / 4];
-    if (i % 4 == 0) start = std::min(column_offsets_[i], last_start);
+    std::int32_t& start = group_offsets_[static_cast<std::size_t>(i / group)];
+    if (i % group == 0) start = std::min(column_offsets_[i], last_start);
     const bool last_pixel = column_offsets_[i] == (source_width - 1) * channels;
     const int to_neighbour = last_pixel ? 0 : channels;  // the last pixel's has no weight
     const int first = column_offsets_[i] - start;
     if (first + to_neighbour + channels > window) return false;
     for (int lane = 0; lane < lanes; ++lane) {
       const int element = first + std::min(lane, channels - 1);
-      *to++ = static_cast<std::int16_t>(element);
-      *to++ = static_cast<std::int16_t>(element + to_neighbour);
+      *to++ = static_cast<std::int16_t>(group_index(channels, element));
+      *to++ = static_cast<std::int16_t>(group_index(channels, element + to_neighbour));
     }
   }
   return true;

@@ -9,35 +9,37 @@ namespace {
 __m512i load_512(const void* from) { return _mm512_loadu_si512(from); }
 void store_512(void* to, __m512i value) { _mm512_storeu_si512(to, value); }
 
-__m512i widen(const std::uint8_t* from) {
-  return _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+__m512i blend_pairs(__m512i pairs, __m512i fraction) {
+  const __m512i base = _mm512_maddubs_epi16(pairs, _mm512_set1_epi16(0x0040));  // a * 64
+  const __m512i step = _mm512_maddubs_epi16(pairs, _mm512_set1_epi16(0x40C0));  // (b - a) * 64
+  return _mm512_add_epi16(base, _mm512_mulhrs_epi16(step, fraction));
 }
 
-// Four output columns as four sums each, with the row's fraction: only what they read of the two rows is blended.
-__m512i sample_four(const std::uint8_t* a, const std::uint8_t* b, __m512i fraction, const ColumnTable& table, int i) {
-  const std::int32_t start = table.group_offsets[i / 4];
+// Eight output columns as levels in 16 bits: only what they read of the two rows is blended.
+__m512i sample_eight(const std::uint8_t* a, const std::uint8_t* b, __m512i fraction, const ColumnTable& table, int i) {
+  const std::int32_t start = table.group_offsets[i / 8];
+  const __m512i first = load_512(a + start);
+  const __m512i second = load_512(b + start);
+  const __m512i low = blend_pairs(_mm512_unpacklo_epi8(first, second), fraction);
+  const __m512i high = blend_pairs(_mm512_unpackhi_epi8(first, second), fraction);
+  const auto sample_four = [&](std::ptrdiff_t at) {
+    const __m512i pairs = _mm512_permutex2var_epi16(low, load_512(table.group_indices + at), high);
+    return _mm512_srai_epi32(_mm512_madd_epi16(pairs, load_512(table.weights + at)), kWeightBits);
+  };
   const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(i) * 8;
-  const __m512i first = widen(a + start);
-  const __m512i step = _mm512_slli_epi16(_mm512_sub_epi16(widen(b + start), first), kRowFractionBits);
-  const __m512i base = _mm512_slli_epi16(first, kRowFractionBits);
-  const __m512i blended = _mm512_add_epi16(base, _mm512_mulhrs_epi16(step, fraction));
-  const __m512i pairs = _mm512_permutexvar_epi16(load_512(table.group_indices + at), blended);
-  return _mm512_srai_epi32(_mm512_madd_epi16(pairs, load_512(table.weights + at)), kWeightBits);
+  const __m512i row = _mm512_packs_epi32(sample_four(at), sample_four(at + 32));
+  return _mm512_mulhrs_epi16(row, _mm512_set1_epi16(1 << (15 - kRowFractionBits)));
 }
 
 void sample_between(const std::uint8_t* a, const std::uint8_t* b, std::int16_t fraction, const ColumnTable& table,
                     std::uint8_t* pixels) {
   const __m512i weight = _mm512_set1_epi16(fraction);
-  const __m512i to_level = _mm512_set1_epi16(1 << (15 - kRowFractionBits));
   const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   const int columns = table.columns;
   for (int i = 0; i < columns; i += 16) {
-    const __m512i low =
-        _mm512_packs_epi32(sample_four(a, b, weight, table, i), sample_four(a, b, weight, table, i + 4));
-    const __m512i high =
-        _mm512_packs_epi32(sample_four(a, b, weight, table, i + 8), sample_four(a, b, weight, table, i + 12));
-    const __m512i bytes = _mm512_packus_epi16(_mm512_mulhrs_epi16(low, to_level), _mm512_mulhrs_epi16(high, to_level));
-    store_512(pixels + 4 * i, _mm512_permutexvar_epi32(in_order, bytes));
+    const __m512i low = sample_eight(a, b, weight, table, i);
+    const __m512i high = sample_eight(a, b, weight, table, i + 8);
+    store_512(pixels + 4 * i, _mm512_permutexvar_epi32(in_order, _mm512_packus_epi16(low, high)));
   }
 }
 

@@ -20,14 +20,20 @@ struct ColumnTable {
   int tap_pairs = 0;
   const std::int32_t* offsets = nullptr;
   const std::int16_t* weights = nullptr;  // [columns][tap_pairs][1 or 4 channels][2], kWeightOne = 1
-  // Where the elements that four columns read begin, and which they are from there on ([columns / 4][4][1 or 4
-  // channels][2]), group_window(channels) elements that the row has. Null where they do not lie so close together.
+  // Where the elements that a group of columns reads begin, and which they are from there on ([columns][1 or 4
+  // channels][2], each as group_index says): all in one window that the row has. Null where they lie further apart.
   const std::int32_t* group_offsets = nullptr;
   const std::int16_t* group_indices = nullptr;
 };
 
-// What a vector of 512 bits, and for gray one of 128, loads at once.
-constexpr int group_window(int channels) { return channels == 1 ? 8 : 32; }
+constexpr int group_columns(int channels) { return channels == 1 ? 4 : 8; }
+constexpr int group_window(int channels) { return channels == 1 ? 8 : 64; }
+// Gray: the element itself. Colour: where it lies once 64 bytes of two rows were unpacked, lane by lane of 16 bytes, to
+// two vectors: the lower halves of all lanes, then the upper ones.
+constexpr int group_index(int channels, int element) {
+  return channels == 1 ? element : (element / 16 * 8) + element % 8 + (element / 8 % 2 * 32);
+}
+
 // Tables and rows of pixels reach to the end of a block of columns, so that the kernels need not stop before it.
 constexpr int kColumnBlock = 16;
 
