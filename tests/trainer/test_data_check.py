@@ -13,6 +13,7 @@ import pytest
 from edgepose_trainer.data import AugmentConfig, BatchKey, build_dataset, load_data_config
 from edgepose_trainer.data.check import check_dataset, label_statistics
 from edgepose_trainer.data.draw import draw_people, save_batch_picture
+from edgepose_trainer.data.progress import progress_bar
 
 Make = Callable[..., dict[str, Any]]
 ROW = [0, 0.5, 0.5, 0.25, 0.5, 0.4, 0.3, 2, 0.6, 0.7, 1, 0, 0, 0]
@@ -80,3 +81,12 @@ def test_a_picture_of_an_augmented_batch_is_saved(ending: str, make_dataset: Mak
 def test_a_background_dataset_is_looked_over_too(make_dataset: Make, tmp_path: Path) -> None:
     report = check_dataset(make_dataset({"a": None, "b": []}), tmp_path / "out")
     assert report.statistics["train"]["people"] == 0
+
+
+def test_a_bar_reaches_its_end_and_can_start_again(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = progress_bar("checking", " pictures", show=True)
+    assert progress is not None
+    for done in (3, 10, 4, 10):
+        progress(done, 10)
+    assert capsys.readouterr().out == ""
+    assert progress_bar("checking", " pictures", show=False) is None

@@ -222,14 +222,14 @@ def info(model: str, imgsz: int | None = None, json: bool = False) -> int:
 def check(data: str, splits: list[str] | None = None, count: int = 16, out: str = "runs/check") -> int:
     from edgepose_trainer.data.check import check_dataset
 
-    print(check_dataset(data, out, splits, count).summary())
+    print(check_dataset(data, out, splits, count, verbose=True).summary())
     return 0
 
 
 def convert(source: str, to: str, out: str, splits: list[str] | None = None, overwrite: bool = False) -> int:
     from edgepose_trainer.data.convert import convert_labels
 
-    report = convert_labels(source, to, out, splits, overwrite)
+    report = convert_labels(source, to, out, splits, overwrite, verbose=True)
     print(f"wrote {report.files} files below {report.out}")
     for problem in report.problems:
         print(f"left out: {problem}", file=sys.stderr)

@@ -303,7 +303,9 @@ def build_loaders(config: Config, data: DataConfig, network: PoseNetwork, world:
         raise ValueError(f"imgsz={wrong[0]} is not a multiple of the network's largest stride {stride}")
     cache = cast("CacheMode | bool", config.cache)
     augment = AugmentConfig(**{f.name: getattr(config, f.name) for f in fields(AugmentConfig)})
-    dataset = build_dataset(data, "train", max(sizes), augment, cache)
+    dataset = build_dataset(
+        data, "train", max(sizes), augment, cache, verbose=config.verbose and world.main, fraction=config.fraction
+    )
     loader = build_loader(
         dataset,
         config.batch,
@@ -320,7 +322,7 @@ def build_loaders(config: Config, data: DataConfig, network: PoseNetwork, world:
         return loader, None
     if not data.has_split("val"):
         raise ValueError(f"{data.source} has no val pictures: add `val:` to it, or train with val=false")
-    val_dataset = build_dataset(data, "val", config.imgsz, None, cache)
+    val_dataset = build_dataset(data, "val", config.imgsz, None, cache, verbose=config.verbose, rect=config.rect)
     return loader, build_loader(val_dataset, config.batch, config.workers, stride=stride)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,15 +48,16 @@ def check_dataset(
     out: str | os.PathLike[str] = "runs/check",
     splits: Iterable[str] | None = None,
     count: int = 16,
-    progress: Callable[[int, int], None] | None = None,
+    verbose: bool = False,
 ) -> CheckReport:
     """Checks every picture and label of the splits (default: all there are) and writes what it found into `out`.
 
-    count: pictures on a contact sheet. Raises FileNotFoundError or ValueError where nothing is usable.
+    count: pictures on a contact sheet. verbose: bars on a terminal.
+    Raises FileNotFoundError or ValueError where nothing is usable.
     """
     config = data if isinstance(data, DataConfig) else load_data_config(data)
     wanted = list(splits) if splits else [s for s in SPLITS if config.has_split(s)]
-    sets = {split: build_dataset(config, split, progress=progress) for split in wanted}
+    sets = {split: build_dataset(config, split, verbose=verbose) for split in wanted}
     statistics = {split: label_statistics(dataset) for split, dataset in sets.items()}
     problems = {split: [str(p) for p in dataset.problems] for split, dataset in sets.items()}
     for split, found in _shared_pictures(sets).items():

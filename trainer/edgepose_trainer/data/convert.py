@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,6 +15,7 @@ from edgepose_trainer.data.config import SPLITS, DataConfig, SetConfig, load_dat
 from edgepose_trainer.data.files import write_whole
 from edgepose_trainer.data.formats import write_pickle, write_text
 from edgepose_trainer.data.labels import PictureLabels, label_stem
+from edgepose_trainer.data.progress import progress_bar
 from edgepose_trainer.data.scan import Problem, SplitScan, scan_split
 
 FORMS = ("text", "pickle", "coco")
@@ -35,7 +36,7 @@ def convert_labels(
     out: str | os.PathLike[str],
     splits: Iterable[str] | None = None,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    verbose: bool = False,
 ) -> ConvertReport:
     """Writes the labels of a dataset YAML, or of a COCO keypoint JSON, in the form `to` below the folder `out`.
 
@@ -50,7 +51,7 @@ def convert_labels(
         return _convert_json(Path(source), to, folder, overwrite)
     data = load_data_config(source)
     wanted = list(splits) if splits else [s for s in SPLITS if data.has_split(s)]
-    scans = [(split, part, scan) for split in wanted for part, scan in _scanned(data, split, progress)]
+    scans = [(split, part, scan) for split in wanted for part, scan in _scanned(data, split, verbose)]
     problems = [problem for _, _, scan in scans for problem in scan.problems]
     many = len(data.sets) > 1
     if to == "coco":
@@ -61,9 +62,8 @@ def convert_labels(
     return ConvertReport(folder, count, problems)
 
 
-def _scanned(
-    data: DataConfig, split: str, progress: Callable[[int, int], None] | None
-) -> Iterable[tuple[SetConfig, SplitScan]]:
+def _scanned(data: DataConfig, split: str, verbose: bool) -> Iterable[tuple[SetConfig, SplitScan]]:
+    progress = progress_bar(f"checking {split}", " pictures", verbose)
     return zip(data.sets, scan_split(data, split, progress), strict=True)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -25,6 +25,7 @@ from edgepose_trainer.data.config import DataConfig
 from edgepose_trainer.data.download import download_dataset
 from edgepose_trainer.data.labels import PictureLabels
 from edgepose_trainer.data.pictures import CacheMode, PictureStore, read_picture
+from edgepose_trainer.data.progress import progress_bar
 from edgepose_trainer.data.scan import Problem, SplitScan, scan_split
 
 log = logging.getLogger(__name__)
@@ -291,7 +292,7 @@ def build_dataset(
     imgsz: int = 640,
     augment: AugmentConfig | None = None,
     cache: CacheMode | bool | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    verbose: bool = False,
     fraction: float = 1.0,
     rect: bool = False,
 ) -> PoseDataset:
@@ -299,15 +300,18 @@ def build_dataset(
 
     imgsz: the largest size that will be asked for; pictures are decoded and cached for it. augment: None for
     letterboxed pictures (validation). cache: "ram" (or True), "disk", or False. Problems are in `.problems`.
-    progress: called with (done, total) while pictures are checked. fraction: this share of each set's pictures, evenly
+    verbose: bars for the download and the check, on a terminal. fraction: this share of each set's pictures, evenly
     picked. rect: letterboxed batches keep the pictures' aspect, padded to the stride.
     A dataset that is not there and says where it can be had is downloaded first.
     Raises FileNotFoundError or ValueError where the split is not there or nothing in it is usable.
     """
-    download_dataset(data)
+    download_dataset(data, progress_bar("downloading", "B", verbose))
     if rect and augment is not None:
         raise ValueError("rect is for letterboxed pictures: augmented ones are square")
-    scans = [_share(scan, fraction) for scan in scan_split(data, split, progress)]
+    scans = [
+        _share(scan, fraction)
+        for scan in scan_split(data, split, progress_bar(f"checking {split}", " pictures", verbose))
+    ]
     _tell([problem for scan in scans for problem in scan.problems], split)
     return PoseDataset(data, scans, imgsz, augment, "ram" if cache is True else cache or None, rect)
 

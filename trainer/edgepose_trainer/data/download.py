@@ -16,17 +16,16 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgepose_trainer.data.config import DataConfig, Download
 from edgepose_trainer.data.files import cache_dir, write_whole
+from edgepose_trainer.data.progress import Progress
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
 
 ATTEMPTS = 5
 TIMEOUT = 30.0  # seconds without a byte

@@ -11,7 +11,7 @@ import hashlib
 import os
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from edgepose_trainer.data.files import cache_dir, write_whole
 from edgepose_trainer.data.formats import find_label_file, read_label_file
 from edgepose_trainer.data.labels import PictureLabels, drop_duplicates, empty_labels, label_stem
 from edgepose_trainer.data.pictures import ENDINGS, check_picture
+from edgepose_trainer.data.progress import Progress
 
 CACHE_VERSION = 2
 CHUNK = 64  # pictures that a thread checks before it reports
@@ -67,7 +68,7 @@ class SplitScan:
     problems: list[Problem] = field(default_factory=list)
 
 
-def scan_split(data: DataConfig, split: str, progress: Callable[[int, int], None] | None = None) -> list[SplitScan]:
+def scan_split(data: DataConfig, split: str, progress: Progress | None = None) -> list[SplitScan]:
     """One `SplitScan` for each of data.sets. progress(done, total) is called now and then.
 
     Raises FileNotFoundError where the split or one of its folders is not there, ValueError where nothing is usable.
@@ -83,7 +84,7 @@ def scan_split(data: DataConfig, split: str, progress: Callable[[int, int], None
     return scans
 
 
-def _scan_set(data: DataConfig, part: SetConfig, split: str, progress: Callable[[int, int], None] | None) -> SplitScan:
+def _scan_set(data: DataConfig, part: SetConfig, split: str, progress: Progress | None) -> SplitScan:
     scan = SplitScan()
     if not part.splits.get(split):
         return scan
@@ -184,7 +185,7 @@ def _leave_out_duplicates(scans: Sequence[SplitScan]) -> None:
 
 
 def _check_all(
-    data: DataConfig, part: SetConfig, split: str, pictures: Sequence[Path], progress: Callable[[int, int], None] | None
+    data: DataConfig, part: SetConfig, split: str, pictures: Sequence[Path], progress: Progress | None
 ) -> list[Checked]:
     place = _cache_path(data, part, split)
     known = load_answers(place, data.num_keypoints)
