@@ -131,7 +131,10 @@ def _read_document(file: ModelFile) -> Any:
 def _read_metadata(file: ModelFile) -> tuple[Literal["edgepose", "ultralytics"], Any] | None:
     """What the file says of itself, parsed but not checked; None where that is nothing."""
     readers = {"onnx": _read_onnx, "openvino": _read_openvino, "tflite": _read_tflite}
-    text, foreign = readers[file.format](file)
+    try:
+        text, foreign = readers[file.format](file)
+    except ValueError as error:
+        raise ValueError(f"{file.given}: {error}") from None
     if text is None and os.path.isfile(sidecar_path(file.given)):
         text = read_bounded(sidecar_path(file.given))
     if text is not None:
@@ -175,7 +178,7 @@ def _foreign_tflite_metadata(file: ModelFile, data: mmap, members: Mapping[str, 
     from edgepose.modelfiles import tflite
 
     if "metadata.json" in members:
-        return parse_json(tflite.read_member(data, members["metadata.json"]), f"{file.given}: metadata.json")
+        return parse_json(tflite.read_member(data, members["metadata.json"]), "metadata.json")
     if "temp_meta.txt" in members:
         from edgepose.modelfiles.literal import parse_literal
 

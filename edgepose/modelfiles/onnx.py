@@ -33,7 +33,7 @@ def read_properties(path: str) -> dict[str, str]:
     """
     properties = {}
     with open(path, "rb") as file:
-        for field in _fields(file, path):
+        for field in _fields(file):
             if field.number == _METADATA:
                 key, value = _property(file, field)
                 properties[key] = value
@@ -43,7 +43,7 @@ def read_properties(path: str) -> dict[str, str]:
 def write_properties(path: str, properties: dict[str, str]) -> None:
     """Sets metadata properties and keeps everything else in the file byte by byte. The file changes whole or not."""
     with open(path, "rb") as file:
-        fields = list(_fields(file, path))
+        fields = list(_fields(file))
         dropped = [f for f in fields if f.number == _METADATA and _property(file, f)[0] in properties]
         kept = [(field.start, field.end) for field in fields if field not in dropped]
         write_atomically(path, _rewritten(file, kept, properties))
@@ -87,22 +87,22 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
     raise ValueError("a number in it is cut off or too long")
 
 
-def _fields(file: BinaryIO, path: str) -> Iterator[_Field]:
+def _fields(file: BinaryIO) -> Iterator[_Field]:
     """The outermost fields, each checked to be known and to lie inside the file."""
     size = os.fstat(file.fileno()).st_size
     position, has_graph = 0, False
     for _ in range(_MAX_FIELDS):
         if position == size:
             break
-        field = _field(file, position, size, path)
+        field = _field(file, position, size)
         has_graph |= field.number == _GRAPH
         yield field
         position = field.end
     if position != size or not has_graph:
-        raise ValueError(f"{path}: not a whole ONNX model: it holds no graph, or too many fields")
+        raise ValueError("not a whole ONNX model: it holds no graph, or too many fields")
 
 
-def _field(file: BinaryIO, start: int, size: int, path: str) -> _Field:
+def _field(file: BinaryIO, start: int, size: int) -> _Field:
     file.seek(start)
     header = file.read(20)
     try:
@@ -112,10 +112,10 @@ def _field(file: BinaryIO, start: int, size: int, path: str) -> _Field:
             raise ValueError(f"unknown field {number} of wire type {wire}")
         value, used = _varint(header, used)
     except ValueError as error:
-        raise ValueError(f"{path}: damaged ONNX model: at byte {start}: {error}") from None
+        raise ValueError(f"damaged ONNX model: at byte {start}: {error}") from None
     end = start + used + (value if wire == _LENGTH else 0)
     if end > size:
-        raise ValueError(f"{path}: truncated ONNX model: it has {size} bytes, its field {number} ends at byte {end}")
+        raise ValueError(f"truncated ONNX model: it has {size} bytes, its field {number} ends at byte {end}")
     return _Field(number, start, start + used, end)
 
 

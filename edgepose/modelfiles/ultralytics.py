@@ -94,9 +94,7 @@ def _class_names(value: object) -> tuple[str, ...]:
         except (TypeError, ValueError, OverflowError):
             pass
     if not isinstance(value, list) or not 0 < len(value) <= 10_000:
-        raise ValueError(
-            f"Ultralytics metadata: names: got {short_repr(value)}, expected a name for each class"
-        )
+        raise ValueError(f"Ultralytics metadata: names: got {short_repr(value)}, expected a name for each class")
     if not all(isinstance(name, (str, int, float)) for name in value):
         raise ValueError(f"Ultralytics metadata: names: got {short_repr(value)}, expected text for each class")
     return tuple(str(name)[:1000] for name in value)
