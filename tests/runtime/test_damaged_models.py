@@ -1,6 +1,6 @@
 """Damaged models of each format, 200 each: a clear exception or an ordinary answer, never a dead process.
 
-The models are opened in one child process, which is what would die; each mutation is written, opened, run and taken away.
+The models are opened in one child process, which is what would die; each mutation is written, opened and run.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Worker:
 
 
 def mutate(content: bytes, chance: random.Random) -> bytes:
-    """Bits flipped, an end cut off, a stretch replaced by garbage or taken out: anywhere, at the start or at the end."""
+    """Bits flipped, an end cut off, a stretch made garbage or taken out: anywhere, at the start or at the end."""
     damaged = bytearray(content)
     size = len(damaged)
     window = chance.choice([(0, size), (0, min(size, 50_000)), (max(0, size - 50_000), size)])

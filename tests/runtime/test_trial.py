@@ -86,9 +86,7 @@ def test_a_crash_is_an_error_and_remembered(
 ) -> None:
     monkeypatch.setattr(trial, "_CHILD", CRASH)
     for _ in range(2):
-        with pytest.raises(
-            ValueError, match=r"model.tflite: damaged or unsupported TFLite model: .*crashed.*11"
-        ):
+        with pytest.raises(ValueError, match=r"model.tflite: damaged or unsupported TFLite model: .*crashed.*11"):
             open_artifact(model)
     assert len(children) == 1
 
