@@ -78,6 +78,20 @@ bool write_packed(std::uint8_t* out, const std::uint8_t* pixels, int n, const Ch
   return true;
 }
 
+// Straight from a source row of 3 bytes a pixel.
+template <typename Bits>
+bool write_reordered(Bits*, const std::uint8_t*, int, const ChannelOrder&, const LevelTables&,
+                     const LetterboxKernels&) {
+  return false;
+}
+
+bool write_reordered(std::uint8_t* out, const std::uint8_t* row, int n, const ChannelOrder& order,
+                     const LevelTables& levels, const LetterboxKernels& kernels) {
+  if (!levels.flippable()) return false;
+  kernels.reordered_uint8(row, n, order, levels.flip(), out);
+  return true;
+}
+
 bool write_planar(std::uint32_t* out, const std::uint8_t* pixels, int n, int byte, int channel,
                   const LevelTables& levels, const LetterboxKernels& kernels) {
   if (kernels.planar_float32 == nullptr || !levels.computable()) return false;
@@ -251,17 +265,22 @@ void Letterbox::write_picture(const OutputView& out, const LetterboxKernels& ker
     for (int c = 0; c < planes; ++c) std::fill_n(data + c * plane + from, count, pad.value[c]);
   };
   const ChannelOrder order = model_order();
+  const bool unscaled = rows_.on_pixels && columns_.on_pixels && placed.width == sizes_.source_width;
+  const bool same_form = unscaled && packed && channels() == 3 && sizes_.channels == 3;
   const std::size_t top = static_cast<std::size_t>(placed.top);
   fill(0, top * width);
   for (int y = 0; y < placed.height; ++y) {
     const std::size_t begin = (top + static_cast<std::size_t>(y)) * width;
-    sample_row(y, kernels);
-    if (channels() == 1 && sizes_.channels > 1) kernels.pixels_to_gray(pixels_.data(), placed.width, reader_.bgr());
+    if (left > 0) fill(begin, left);
     Bits* starts[3] = {};
     for (int c = 0; c < channels(); ++c)
       starts[c] = packed ? data + (begin + left) * pixel + c : data + c * plane + begin + left;
-    if (left > 0) fill(begin, left);
-    write_row(starts, order, kernels);
+    const std::uint8_t* source = same_form ? reader_.row(rows_.first[y]) : nullptr;
+    if (!same_form || !write_reordered(starts[0], source, placed.width, order, *levels_, kernels)) {
+      sample_row(y, kernels);
+      if (channels() == 1 && sizes_.channels > 1) kernels.pixels_to_gray(pixels_.data(), placed.width, reader_.bgr());
+      write_row(starts, order, kernels);
+    }
     if (right > 0) fill(begin + width - right, right);
   }
   const std::size_t below = top + static_cast<std::size_t>(placed.height);

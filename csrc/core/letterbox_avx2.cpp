@@ -301,12 +301,29 @@ void packed_float32(const std::uint8_t* pixels, int n, const ChannelOrder& order
     for (int c = 0; c < 3; ++c) out[3 * i + c] = to_float(pixels[4 * i + order.byte[c]], maps[c]);
 }
 
+void reordered_uint8(const std::uint8_t* row, int n, const ChannelOrder& order, std::uint8_t flip, std::uint8_t* out) {
+  alignas(32) std::int8_t bytes[32];
+  for (int k = 0; k < 32; ++k)
+    bytes[k] = static_cast<std::int8_t>(k % 16 < 15 ? k % 16 / 3 * 3 + order.byte[k % 16 % 3] : -1);
+  const __m256i shuffle = load_256(bytes);
+  const __m256i flips = _mm256_set1_epi8(static_cast<char>(flip));
+  int i = 0;
+  for (; 3 * i + 31 <= 3 * n; i += 10) {  // five pixels a lane; each lane's sixteenth byte is written again
+    const __m256i source = load_two_128(row + 3 * i, row + 3 * i + 15);
+    const __m256i packed = _mm256_xor_si256(_mm256_shuffle_epi8(source, shuffle), flips);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 3 * i), _mm256_castsi256_si128(packed));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 3 * i + 15), _mm256_extracti128_si256(packed, 1));
+  }
+  reordered_uint8_from(i, row, n, order, flip, out);
+}
+
 }  // namespace
 
 const LetterboxKernels& letterbox_kernels_avx2() {
   static constexpr LetterboxKernels kKernels = {
-      blend_rows,         weigh_rows,     sample_columns, nullptr,      copy_columns,   yuv_to_pixels_any,
-      pixels_to_gray_any, planar_float32, planar_float16, planar_uint8, packed_float32, packed_uint8,
+      blend_rows,        weigh_rows,         sample_columns,  nullptr,        copy_columns,
+      yuv_to_pixels_any, pixels_to_gray_any, planar_float32,  planar_float16, planar_uint8,
+      packed_float32,    packed_uint8,       reordered_uint8,
   };
   return kKernels;
 }

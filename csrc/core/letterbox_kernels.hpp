@@ -83,6 +83,9 @@ struct LetterboxKernels {
                          float* out);
   void (*packed_uint8)(const std::uint8_t* pixels, int n, const ChannelOrder& order, std::uint8_t flip,
                        std::uint8_t* out);
+  // packed_uint8 from a source row of 3 bytes a pixel.
+  void (*reordered_uint8)(const std::uint8_t* row, int n, const ChannelOrder& order, std::uint8_t flip,
+                          std::uint8_t* out);
 };
 
 const LetterboxKernels& letterbox_kernels(SimdLevel level);

@@ -176,5 +176,11 @@ inline void packed_uint8_from(int i, const std::uint8_t* pixels, int n, const Ch
     for (int c = 0; c < 3; ++c) out[3 * i + c] = static_cast<std::uint8_t>(pixels[4 * i + order.byte[c]] ^ flip);
 }
 
+inline void reordered_uint8_from(int i, const std::uint8_t* row, int n, const ChannelOrder& order, std::uint8_t flip,
+                                 std::uint8_t* out) {
+  for (; i < n; ++i)
+    for (int c = 0; c < 3; ++c) out[3 * i + c] = static_cast<std::uint8_t>(row[3 * i + order.byte[c]] ^ flip);
+}
+
 }  // namespace
 }  // namespace edgepose

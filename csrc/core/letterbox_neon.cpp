@@ -180,12 +180,25 @@ void packed_float32(const std::uint8_t* pixels, int n, const ChannelOrder& order
     for (int c = 0; c < 3; ++c) out[3 * i + c] = to_float(pixels[4 * i + order.byte[c]], maps[c]);
 }
 
+void reordered_uint8(const std::uint8_t* row, int n, const ChannelOrder& order, std::uint8_t flip, std::uint8_t* out) {
+  const uint8x16_t flips = vdupq_n_u8(flip);
+  int i = 0;
+  for (; i + 16 <= n; i += 16) {
+    const uint8x16x3_t source = vld3q_u8(row + 3 * i);
+    uint8x16x3_t packed;
+    for (int c = 0; c < 3; ++c) packed.val[c] = veorq_u8(source.val[order.byte[c]], flips);
+    vst3q_u8(out + 3 * i, packed);
+  }
+  reordered_uint8_from(i, row, n, order, flip, out);
+}
+
 }  // namespace
 
 const LetterboxKernels& letterbox_kernels_neon() {
   static constexpr LetterboxKernels kKernels = {
-      blend_rows,         weigh_rows,     sample_columns, nullptr,      copy_columns,   yuv_to_pixels_any,
-      pixels_to_gray_any, planar_float32, planar_float16, planar_uint8, packed_float32, packed_uint8,
+      blend_rows,        weigh_rows,         sample_columns,  nullptr,        copy_columns,
+      yuv_to_pixels_any, pixels_to_gray_any, planar_float32,  planar_float16, planar_uint8,
+      packed_float32,    packed_uint8,       reordered_uint8,
   };
   return kKernels;
 }

@@ -28,12 +28,16 @@ void packed_uint8(const std::uint8_t* pixels, int n, const ChannelOrder& order, 
   packed_uint8_from(0, pixels, n, order, flip, out);
 }
 
+void reordered_uint8(const std::uint8_t* row, int n, const ChannelOrder& order, std::uint8_t flip, std::uint8_t* out) {
+  reordered_uint8_from(0, row, n, order, flip, out);
+}
+
 }  // namespace
 
 const LetterboxKernels& letterbox_kernels_plain() {
   static constexpr LetterboxKernels kKernels = {
-      blend_rows,         weigh_rows, sample_columns, nullptr,      copy_columns, yuv_to_pixels_any,
-      pixels_to_gray_any, nullptr,    nullptr,        planar_uint8, nullptr,      packed_uint8,
+      blend_rows, weigh_rows, sample_columns, nullptr, copy_columns, yuv_to_pixels_any, pixels_to_gray_any,
+      nullptr,    nullptr,    planar_uint8,   nullptr, packed_uint8, reordered_uint8,
   };
   return kKernels;
 }
