@@ -62,6 +62,14 @@ class Options(NamedTuple):
     verbose: bool = False
 
 
+def check_ends(path: str, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+    """Raises ValueError for a model without an input or without an output, which runtimes load as well."""
+    if not inputs or not outputs:
+        raise ValueError(
+            f"{path}: got a model with {len(inputs)} inputs and {len(outputs)} outputs, expected some of each"
+        )
+
+
 def check_shape(tensor: TensorSpec, shape: tuple[int, ...]) -> None:
     """Raises ValueError for a shape that the tensor does not take."""
     fits = len(shape) == len(tensor.shape) and all(

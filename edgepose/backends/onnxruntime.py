@@ -10,6 +10,7 @@ import numpy as np
 from edgepose.backends.base import (
     Options,
     TensorSpec,
+    check_ends,
     check_shape,
     first_line,
     unknown_device,
@@ -83,6 +84,7 @@ class OnnxRuntimeBackend:
                 raise ValueError(f"{path}: ONNX Runtime cannot load this model: {first_line(error)}") from error
         self.inputs = tuple(_tensor(argument) for argument in self._session.get_inputs())
         self.outputs = tuple(_tensor(argument) for argument in self._session.get_outputs())
+        check_ends(path, self.inputs, self.outputs)
         self._input: NDArray[Any] | None = None
         self._binding: Any = None
         self._results: list[np.ndarray[Any, Any]] = []

@@ -10,6 +10,7 @@ import numpy as np
 from edgepose.backends.base import (
     Options,
     TensorSpec,
+    check_ends,
     check_shape,
     first_line,
     unknown_device,
@@ -59,7 +60,9 @@ def _config(options: Options) -> dict[str, Any]:
 
 def _tensor(port: Any, fallback: str) -> TensorSpec:
     names = sorted(port.get_names(), key=lambda name: (len(name), name)) or [fallback]
-    shape = tuple(side.get_length() if side.is_static else None for side in port.get_partial_shape())
+    partial = port.get_partial_shape()
+    sides = () if partial.rank.is_dynamic else partial
+    shape = tuple(side.get_length() if side.is_static else None for side in sides)
     return TensorSpec(names[0], shape, _dtype(port.get_element_type()), aliases=tuple(names[1:]))
 
 
@@ -87,6 +90,7 @@ class OpenVinoBackend:
                 self._request = model.create_infer_request()
             except Exception as error:
                 raise ValueError(f"{path}: OpenVINO cannot load this model on {device}: {first_line(error)}") from error
+        check_ends(path, model.inputs, model.outputs)
         self._element_type = model.inputs[0].get_element_type()
         self.inputs = tuple(_tensor(port, f"input{i}") for i, port in enumerate(model.inputs))
         self.outputs = tuple(_tensor(port, f"output{i}") for i, port in enumerate(model.outputs))

@@ -10,6 +10,7 @@ import numpy as np
 from edgepose.backends.base import (
     Options,
     TensorSpec,
+    check_ends,
     check_shape,
     first_line,
     unknown_device,
@@ -131,6 +132,7 @@ class TfliteBackend:
             except Exception as error:
                 raise ValueError(f"{path}: TFLite cannot load this model: {first_line(error)}") from error
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        check_ends(path, inputs, outputs)
         self._input_index: int = inputs[0]["index"]
         self._output_indices: list[int] = [details["index"] for details in outputs]
         self.inputs = tuple(_tensor(details) for details in inputs)

@@ -407,3 +407,8 @@ def test_libedgetpu_without_an_edge_tpu_says_so(make_tflite: Make, monkeypatch: 
     monkeypatch.setattr(tflite_backend, "_check_library", lambda library: None)
     with pytest.raises(RuntimeError, match="opened no Edge TPU: is it plugged in"):
         _load(make_tflite({"a": 5}), "tflite", device="edgetpu")
+
+
+def test_a_model_without_an_output_is_refused(make_tflite: Make) -> None:
+    with pytest.raises(ValueError, match="got a model with 1 inputs and 0 outputs"):
+        _load(make_tflite({}), "tflite")
