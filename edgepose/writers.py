@@ -157,7 +157,7 @@ class VideoWriter:
             raise OSError(errno.EIO, "the video could not be completed: is the disk full?", self._path) from None
         written = int(video.get(self._cv2.CAP_PROP_FRAME_COUNT))
         video.release()
-        if written != self.frames:
+        if written < self.frames:  # one more where Ctrl-C came between the write and the count
             message = f"only {written} of {self.frames} frames could be written: is the disk full?"
             raise OSError(errno.EIO, message, self._path)
 

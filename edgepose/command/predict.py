@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
+from edgepose.command.interrupt import Uninterrupted
 from edgepose.command.runs import new_run_folder
 from edgepose.command.sinks import (
     CsvSink,
@@ -16,7 +17,6 @@ from edgepose.command.sinks import (
     JsonSink,
     PictureFiles,
     Sink,
-    Target,
     VideoFiles,
     coco_documents,
     plain_documents,
@@ -145,18 +145,16 @@ def predict_source(
     if line_width is not None and line_width < 1:
         raise ValueError(f"line_width={line_width}: expected at least 1 pixel")
     with open_source(source, vid_stride=vid_stride, on_error="skip") as frames:
-        window = [Window()] if show else []
+        window: list[Sink] = [DrawingSink([Window()], line_width)] if show else []
         wanted = [name for name, on in (("json", save_json), ("csv", save_csv), ("coco", save_coco)) if on]
         folder = new_run_folder(project, name, exist_ok) if save or wanted else None
         sinks = _text_sinks(folder, wanted) if folder is not None else []
-        targets: list[Target] = list(window)
         if folder is not None and save:
-            targets += [PictureFiles(folder), VideoFiles(folder, lambda: _frame_rate(frames, vid_stride))]
-        if targets:
+            targets: list[Target] = [PictureFiles(folder), VideoFiles(folder, lambda: _frame_rate(frames, vid_stride))]
             sinks.append(DrawingSink(targets, line_width))
         tally = Tally(folder)
-        with _closing(sinks, tally):
-            interrupted = _predict_all(predictor, frames, sinks, classes, tally)
+        with _closing([*sinks, *window], tally):
+            interrupted = _predict_all(predictor, frames, sinks, window, classes, tally)
         tally.dropped = frames.dropped
     print(summary_text(tally) or "nothing was read")
     if interrupted:
@@ -183,8 +181,9 @@ def _closing(sinks: Sequence[Sink], tally: Tally) -> Iterator[None]:
     """Completes the files at the end, or drops the unfinished ones where something went wrong."""
     try:
         yield
-        for sink in sinks:
-            tally.written += sink.close()
+        with Uninterrupted():
+            for sink in sinks:
+                tally.written += sink.close()
     except BaseException:
         for sink in sinks:
             sink.discard()
@@ -196,10 +195,15 @@ def _closing(sinks: Sequence[Sink], tally: Tally) -> Iterator[None]:
 
 
 def _predict_all(
-    predictor: Predictor, frames: Source, sinks: Sequence[Sink], classes: Sequence[int] | None, tally: Tally
+    predictor: Predictor,
+    frames: Source,
+    files: Sequence[Sink],
+    window: Sequence[Sink],
+    classes: Sequence[int] | None,
+    tally: Tally,
 ) -> bool:
     """Predicts on every frame. Returns whether Ctrl-C ended it early; q in the window ends it too."""
-    say = _teller(frames)
+    say, guard = _teller(frames), Uninterrupted()
     try:
         for frame in _progress(frames):
             _tell_failures(frames, tally, say)
@@ -211,7 +215,10 @@ def _predict_all(
             tally.add(result)
             if frame.time is None:
                 say(result.summary() if frames.total == 1 else result.summary().partition("\n")[0], sys.stdout)
-            for sink in sinks:
+            with guard:
+                for sink in files:
+                    sink.add(frame, result)
+            for sink in window:
                 sink.add(frame, result)
     except KeyboardInterrupt:
         return True

@@ -22,6 +22,7 @@ import pytest
 from PIL import Image
 
 from edgepose.command import predict as command
+from edgepose.command.interrupt import Uninterrupted
 from edgepose.command.runs import new_run_folder, write_whole
 from edgepose.command.sinks import stem_of
 from edgepose.command.window import Window, WindowClosed
@@ -215,6 +216,49 @@ def test_ctrl_c_completes_the_files(video: Path, tmp_path: Path, capsys: pytest.
     assert "4 read" in capsys.readouterr().out
 
 
+def press_guarded(times: int) -> list[int]:
+    """How often Ctrl-C was pressed in a guarded block before it ended."""
+    pressed = []
+    with contextlib.suppress(KeyboardInterrupt), Uninterrupted():
+        for i in range(times):
+            signal.raise_signal(signal.SIGINT)
+            pressed.append(i)
+    return pressed
+
+
+def test_ctrl_c_in_a_guarded_block_waits_for_its_end() -> None:
+    with pytest.raises(KeyboardInterrupt), Uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+    assert press_guarded(1) == [0]
+    with pytest.raises(KeyboardInterrupt):  # and then ends things as before
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_second_ctrl_c_ends_a_guarded_block_at_once() -> None:
+    assert press_guarded(3) == [0]
+
+
+def test_ctrl_c_while_a_result_is_written_keeps_the_files_whole(video: Path, tmp_path: Path) -> None:
+    class PressedWhileDrawing(TwoFound):
+        def predict(self, source: Any, *, color: str | None = None) -> PoseResult:
+            result = super().predict(source, color=color)
+            if self.seen < 4:
+                return result
+            return Pressing(*(getattr(result, name) for name in result.__dataclass_fields__))
+
+    class Pressing(PoseResult):
+        __slots__ = ()
+
+        def to_dict(self) -> dict[str, Any]:
+            signal.raise_signal(signal.SIGINT)
+            return super().to_dict()
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(video, tmp_path, PressedWhileDrawing(), save_json=True)
+    assert len(json.loads((tmp_path / "runs/predict/results.json").read_text())) == 4
+    assert written(tmp_path) == ["clip.mp4", "results.json"]
+
+
 def test_failure_in_the_middle_leaves_no_half_written_file(video: Path, tmp_path: Path) -> None:
     class Failing(TwoFound):
         def predict(self, source: Any, *, color: str | None = None) -> PoseResult:
@@ -396,6 +440,6 @@ def test_signal_stops_a_long_video_with_130_and_whole_files(movenet: Path, tmp_p
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
-    assert (process.returncode, "interrupted" in errors) == (130, True)
+    assert (process.returncode, "interrupted" in errors) == (130, True), errors
     assert 0 < len(json.loads((tmp_path / "runs/predict/results.json").read_text())) < 3000
     assert written(tmp_path) == ["long.mp4", "results.json"]
