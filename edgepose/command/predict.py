@@ -150,8 +150,8 @@ def predict_source(
         folder = new_run_folder(project, name, exist_ok) if save or wanted else None
         sinks = _text_sinks(folder, wanted) if folder is not None else []
         if folder is not None and save:
-            targets: list[Target] = [PictureFiles(folder), VideoFiles(folder, lambda: _frame_rate(frames, vid_stride))]
-            sinks.append(DrawingSink(targets, line_width))
+            videos = VideoFiles(folder, lambda: _frame_rate(frames, vid_stride))
+            sinks.append(DrawingSink((PictureFiles(folder), videos), line_width))
         tally = Tally(folder)
         with _closing([*sinks, *window], tally):
             interrupted = _predict_all(predictor, frames, sinks, window, classes, tally)
