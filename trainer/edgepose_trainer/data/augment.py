@@ -145,8 +145,7 @@ def warp_into(canvas: UInt8, picture: UInt8, matrix: Matrix) -> None:
         small = (max(width // shrink, 1), max(height // shrink, 1))
         picture = cv2.resize(picture, small, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
         matrix = matrix * [width / small[0], height / small[1], 1.0]
-    size = canvas.shape[0]
-    x0, y0, x1, y1 = _reach(matrix, picture.shape[1], picture.shape[0], size)
+    x0, y0, x1, y1 = reach(matrix, picture.shape[:2], canvas.shape[0])
     if x1 <= x0 or y1 <= y0:
         return
     # cv2 counts from the middle of the first pixel
@@ -161,7 +160,9 @@ def warp_into(canvas: UInt8, picture: UInt8, matrix: Matrix) -> None:
     )
 
 
-def _reach(matrix: Matrix, width: int, height: int, size: int) -> tuple[int, int, int, int]:
+def reach(matrix: Matrix, picture_size: Sequence[int], size: int) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 of the canvas' pixels that a (height, width) picture may touch; x1 <= x0 or y1 <= y0 for none."""
+    height, width = picture_size
     corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]], np.float64)
     x, y = matrix @ corners
     low = (max(math.floor(x.min()), 0), max(math.floor(y.min()), 0))

@@ -227,7 +227,9 @@ class PoseDataset(torch.utils.data.Dataset[Batch]):
         matrices = np.stack([aug.compose(place, layout) for layout in layouts])
         canvas[...] = aug.PAD_VALUE
         for tile, matrix in zip(indices, matrices, strict=True):
-            aug.warp_into(canvas, self._read(tile), matrix)
+            x0, y0, x1, y1 = aug.reach(matrix, self._size[tile], size)
+            if x0 < x1 and y0 < y1:  # a tile that is out of sight need not be decoded
+                aug.warp_into(canvas, self._read(tile), matrix)
         people, owner = self._people(indices)
         people = aug.transform_people(people, matrices[owner])
         if aug.is_mirrored(place):

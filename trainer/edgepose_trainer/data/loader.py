@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -104,7 +105,10 @@ class Loader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self._loader)
+        with warnings.catch_warnings():
+            # Python 3.12 warns of any fork in a process with threads; the workers use NumPy and OpenCV alone
+            warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
+            return iter(self._loader)
 
 
 def build_loader(

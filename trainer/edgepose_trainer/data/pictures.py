@@ -67,11 +67,18 @@ def read_picture(path: str | os.PathLike[str], orientation: int = 1, reduce: int
     reduce 2, 4 or 8 decodes at 1/2, 1/4, 1/8 size (rounded up), far faster for JPEG.
     """
     content = np.fromfile(path, np.uint8)
-    flag = _REDUCED.get(reduce, cv2.IMREAD_COLOR) | cv2.IMREAD_IGNORE_ORIENTATION
-    picture = cv2.imdecode(content, flag) if len(content) else None
+    flag = _REDUCED[reduce] if reduce > 1 and _is_jpeg(content) else cv2.IMREAD_COLOR
+    picture = cv2.imdecode(content, flag | cv2.IMREAD_IGNORE_ORIENTATION) if len(content) else None
     if picture is None:
         return turn(_read_with_pillow(path, reduce), orientation)
+    if reduce > 1 and flag == cv2.IMREAD_COLOR:
+        size = (-(-picture.shape[1] // reduce), -(-picture.shape[0] // reduce))
+        picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     return turn(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB, dst=picture), orientation)  # type: ignore[arg-type]
+
+
+def _is_jpeg(content: UInt8) -> bool:
+    return bytes(content[:2]) == b"\xff\xd8"
 
 
 def turn(picture: UInt8, orientation: int) -> UInt8:
