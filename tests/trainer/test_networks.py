@@ -191,6 +191,14 @@ def test_a_yaml_that_lists_every_layer_gives_the_same_network(tmp_path: Path) ->
     assert model_info(on_meta(path, scale="n"))["parameters"] == PUBLISHED["yolov8n-pose"][0]
 
 
+def test_a_scale_in_the_name_picks_it_from_the_file_of_all_scales(tmp_path: Path) -> None:
+    (tmp_path / "yolov8-pose.yaml").write_text(yaml.safe_dump({**as_listed("yolov8n-pose.yaml"), "nc": 7}))
+    config = read_config(tmp_path / "yolov8s-pose.yaml")
+    assert (config.nc, config.width) == (7, 0.5)
+    with pytest.raises(FileNotFoundError):
+        read_config(tmp_path / "yolov8s-p6-pose.yaml")
+
+
 def test_a_yaml_whose_name_has_no_scale_takes_the_first_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(as_listed("yolov8n-pose.yaml")))

@@ -92,16 +92,21 @@ def read_config(
 def find_model_yaml(model: str | Path) -> tuple[Path, str | None]:
     """The file that a model path or name means, and the scale letter in its name.
 
-    A file on disk comes first; then `yolov8<letter>-pose[.yaml]` and `yolov8<letter>-p6-pose[.yaml]` of the package.
+    A file on disk comes first, then the file of all scales where it would be (`my/yolov8-pose.yaml` for
+    `my/yolov8n-pose.yaml`), then `yolov8<letter>-pose[.yaml]` and `yolov8<letter>-p6-pose[.yaml]` of the package.
     """
     path = Path(model)
     match = _NAME.fullmatch(path.name.removesuffix(".yaml").removesuffix(".yml"))
     letter = match["scale"] if match else _letter_in(path.stem)
     if path.is_file():
         return path, letter
-    if match and path.parent == Path("."):
+    if match:
         p6 = "-p6" if match["p6"] or match["p6_last"] else ""
-        return MODELS / f"yolov8{p6}-pose.yaml", letter
+        family = f"yolov8{p6}-pose.yaml"
+        if (beside := path.with_name(family)).is_file():
+            return beside, letter
+        if path.parent == Path("."):
+            return MODELS / family, letter
     raise FileNotFoundError(
         f"no model YAML {str(model)!r}: it is no file here, and the packaged ones are "
         "yolov8{p,t,n,s,m,l,x}-pose.yaml and yolov8{n,s,m,l,x}-p6-pose.yaml"
