@@ -19,6 +19,19 @@ def available_simd_levels() -> list[str]: ...
 def set_simd_level(name: str) -> None: ...
 
 class Letterbox:
+    """From a picture to a model's input in one pass: resize, pad, colour, layout, normalisation or quantization.
+
+    Sampling is bilinear with pixel centres at + 0.5 (OpenCV's INTER_LINEAR, at most one of 255 levels apart), or, with
+    `antialias`, by a triangle filter as wide as the reduction (Pillow's BILINEAR). A level becomes
+    real = (level - mean) / std for each of the model's channels, and in integer inputs
+    clamp(round(real / scale) + zero_point); the padding's level goes the same way.
+
+    mode: "letterbox" keeps the aspect and pads, centred or at the top left; "stretch" does not.
+    layout: "NCHW" or "NHWC". color: the model's, "RGB", "BGR" or "GRAY". mean, std: in levels, one value or one a channel.
+
+    Tables and buffers are kept from call to call: one object a thread. Raises ValueError for options that do not fit.
+    """
+
     def __init__(
         self,
         *,
@@ -40,7 +53,17 @@ class Letterbox:
         *,
         format: str = "BGR",
         roi: tuple[int, int, int, int] | None = None,
-    ) -> Transform: ...
+    ) -> Transform:
+        """Writes every element of `out` from the picture, or from its region `roi` (x0, y0, x1, y1), and says where it lies.
+
+        image: (H, W, 3) for "BGR" and "RGB", (H, W, 4) for "BGRA" and "RGBA", (H, W) or (H, W, 1) for "GRAY",
+        (H, W, 2) for "YUYV", (H * 3 / 2, W) for "NV12" and "I420" (BT.601, limited range); any strides.
+        out: C-contiguous (1, C, H, W) or (1, H, W, C) of float32, float16, uint8 or int8; its shape is the input's size.
+
+        The transform maps pixels of the whole picture, also where a region is given. The GIL is free meanwhile.
+        Raises TypeError for another dtype, ValueError for an empty picture, a shape, strides or a region that do not
+        fit, RuntimeError while another thread uses the object.
+        """
 
 def nms(
     boxes: NDArray[np.float32],

@@ -93,6 +93,19 @@ def test_padding_lies_as_ultralytics_has_it(out: tuple[int, int], center: bool) 
     assert difference(levels(image, out, center=center), opencv_letterbox(image, out, center)) <= 1
 
 
+@pytest.mark.parametrize("pad_value", [0, 128, 255])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_the_padding_is_mapped_as_levels_are(pad_value: int, layout: str) -> None:
+    mean, std = np.array([10.0, 20.0, 30.0], np.float32), np.array([50.0, 60.0, 70.0], np.float32)
+    out = np.zeros((1, 64, 64, 3) if layout == "NHWC" else (1, 3, 64, 64), np.float32)
+    letterbox = _core.Letterbox(pad_value=pad_value, mean=mean.tolist(), std=std.tolist(), layout=layout)
+    letterbox(picture(64, 32), out)
+    columns = out[0] if layout == "NHWC" else out[0].transpose(1, 2, 0)
+    wanted = (np.float32(pad_value) - mean) / std
+    for padding in (columns[:, :16], columns[:, 48:]):
+        np.testing.assert_array_equal(padding, np.broadcast_to(wanted, padding.shape))
+
+
 def test_stretch_fills_the_input() -> None:
     image = picture(50, 37)
     got = levels(image, (64, 80), mode="stretch")
