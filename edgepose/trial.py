@@ -16,6 +16,7 @@ TIME_LIMIT = 120.0
 
 _CHILD = "import sys; sys.path[:] = sys.argv[2:]; from edgepose.trial import run_here; run_here(sys.argv[1])"
 _REFUSED = 3
+_FAULTS = (4, 5, 6, 7, 8, 11)  # SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGSEGV: the model's doing
 _CRASHED = "crashed"
 _GOOD = "good"
 _UNTRIED = "untried"
@@ -98,8 +99,10 @@ def _try_in_child(path: str) -> str:
         return _GOOD
     if child.returncode == _REFUSED:
         return child.stdout.decode("utf-8", "replace").strip()[-500:] or "refused by the runtime"
-    if child.returncode < 0:
+    if -child.returncode in _FAULTS:
         return f"{_CRASHED} on it (signal {-child.returncode})"
+    if child.returncode < 0:
+        return f"the trial was ended by signal {-child.returncode}; was there too little memory?"
     return "the trial in a child process failed: " + child.stderr.decode("utf-8", "replace").strip()[-300:]
 
 
@@ -108,7 +111,7 @@ def run_here(path: str) -> None:
     from edgepose.backends.base import Options
     from edgepose.backends.tflite import TfliteBackend
 
-    _no_core_dump()
+    _limit_resources()
     try:
         backend = TfliteBackend(path, Options())
         shape = tuple(side or 32 for side in backend.inputs[0].shape)
@@ -123,9 +126,12 @@ def run_here(path: str) -> None:
     os._exit(0)
 
 
-def _no_core_dump() -> None:
+def _limit_resources() -> None:
+    """No core file, and no more memory than the machine has: a damaged model may ask for any amount."""
     try:
         import resource
     except ImportError:
         return
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))

@@ -168,9 +168,21 @@ def test_where_verdicts_are_kept(environment: dict[str, str], folder: str, monke
     assert trial.cache_folder() == folder
 
 
-def test_the_child_leaves_no_core_file() -> None:
+def test_the_child_leaves_no_core_file_and_takes_no_more_memory_than_there_is() -> None:
     code = (
-        "import resource; from edgepose.trial import _no_core_dump; _no_core_dump(); "
-        "assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0)"
+        "import os, resource; from edgepose.trial import _limit_resources; _limit_resources(); "
+        "assert resource.getrlimit(resource.RLIMIT_CORE) == (0, 0); "
+        "memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'); "
+        "assert resource.getrlimit(resource.RLIMIT_AS)[0] == memory"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_trial_that_was_killed_from_outside_is_not_remembered(
+    model: Path, cache: Path, children: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "_CHILD", CRASH.replace("11", "9"))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="the trial was ended by signal 9"):
+            open_artifact(model)
+    assert len(children) == 2
