@@ -27,7 +27,8 @@ class Letterbox:
     clamp(round(real / scale) + zero_point); the padding's level goes the same way.
 
     mode: "letterbox" keeps the aspect and pads, centred or at the top left; "stretch" does not.
-    layout: "NCHW" or "NHWC". color: the model's, "RGB", "BGR" or "GRAY". mean, std: in levels, one value or one a channel.
+    layout: "NCHW" or "NHWC". color: the model's, "RGB", "BGR" or "GRAY". mean, std: in levels, one value or one a
+    channel.
 
     Tables and buffers are kept from call to call: one object a thread. Raises ValueError for options that do not fit.
     """
@@ -54,11 +55,11 @@ class Letterbox:
         format: str = "BGR",
         roi: tuple[int, int, int, int] | None = None,
     ) -> Transform:
-        """Writes every element of `out` from the picture, or from its region `roi` (x0, y0, x1, y1), and says where it lies.
+        """Writes every element of `out` from the picture, or its region `roi` (x0, y0, x1, y1); says where it lies.
 
         image: (H, W, 3) for "BGR" and "RGB", (H, W, 4) for "BGRA" and "RGBA", (H, W) or (H, W, 1) for "GRAY",
         (H, W, 2) for "YUYV", (H * 3 / 2, W) for "NV12" and "I420" (BT.601, limited range); any strides.
-        out: C-contiguous (1, C, H, W) or (1, H, W, C) of float32, float16, uint8 or int8; its shape is the input's size.
+        out: C-contiguous (1, C, H, W) or (1, H, W, C) of float32, float16, uint8 or int8; its shape is the size.
 
         The transform maps pixels of the whole picture, also where a region is given. The GIL is free meanwhile.
         Raises TypeError for another dtype, ValueError for an empty picture, a shape, strides or a region that do not
