@@ -7,6 +7,8 @@ import importlib.util
 import inspect
 import io
 import os
+import re
+import shlex
 import subprocess
 import sys
 import types
@@ -320,3 +322,20 @@ def test_option_tables_of_the_documentation_are_those_of_the_registry() -> None:
     page = (ROOT / "docs" / "command.md").read_text()
     assert page == tables.with_tables(page), "run: python docs/option_tables.py"
     assert all(f"## {name}\n" in page or f"`{name}`" in page for name in registry.verb_names())
+
+
+def documented_commands() -> list[str]:
+    """Every `edgepose …` line of the pages' code blocks, without comments, pipes and ellipses."""
+    pages = [*sorted((ROOT / "docs").rglob("*.md")), *ROOT.glob("README.md")]
+    lines = (line.strip() for page in pages for line in page.read_text().splitlines())
+    commands = (re.split(r" [#|>]|&&", line)[0].strip() for line in lines if line.startswith("edgepose "))
+    return sorted({command for command in commands if "…" not in command and "VERB" not in command})
+
+
+@pytest.mark.parametrize("command", documented_commands())
+def test_documented_command_is_one_that_parses(
+    command: str, recorded: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "edgepose_trainer.cli" not in sys.modules:
+        pytest.importorskip("edgepose_trainer.cli")
+    assert cli.main(shlex.split(command)[1:]) == 0, capsys.readouterr().err

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgepose import _core
-from edgepose.command.doctor import report_text
+from edgepose.command.doctor import report_text, run
 from edgepose.doctor import DoctorReport, board, devices, doctor
 from edgepose.doctor.advice import Finding, busy_findings
 from edgepose.doctor.files import Files
@@ -277,6 +277,27 @@ def test_each_missing_runtime_is_told_with_its_command(tmp_path: Path) -> None:
 def test_no_runtime_at_all_is_a_problem(tmp_path: Path) -> None:
     none = [Probe(probe.name, "missing") for probe in OK]
     assert found(examine(tmp_path, none), "no runtime works").fix == "pip install ai-edge-litert"
+
+
+def test_what_this_user_may_not_open_is_told_with_the_group_that_may(
+    raspberry_pi: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Files, "access", lambda self, path: False)
+    report = examine(raspberry_pi)
+    assert found(report, "camera /dev/video0").fix == "sudo usermod -aG video $USER"
+    assert found(report, "Edge TPU /dev/bus/usb/001/004").fix == "sudo usermod -aG plugdev $USER"
+    assert found(report, "GPU /dev/dri/renderD128").fix == "sudo usermod -aG render $USER"
+    assert "NOT accessible to this user" in report_text(report)
+
+
+@pytest.mark.parametrize(("status", "code"), [("ok", 0), ("missing", 0), ("crashed", 1)])
+def test_command_fails_where_something_is_broken(
+    status: str, code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = examine(tmp_path, changed("openvino", status, "SIGILL"))
+    monkeypatch.setattr("edgepose.command.doctor.doctor", lambda timeout: report)
+    assert run() == code
+    assert ("openvino does not work: SIGILL" in capsys.readouterr().out) == (code == 1)
 
 
 def test_report_is_one_json_document(raspberry_pi: Path) -> None:
