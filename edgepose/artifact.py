@@ -93,7 +93,7 @@ def write_spec(path: str | os.PathLike[str], spec: ModelSpec) -> None:
     """Puts the metadata into the model file; the file changes whole or not at all.
 
     ONNX: the property "edgepose"; OpenVINO: rt_info "edgepose" of the .xml; TFLite: the associated file
-    "edgepose.json". Any other file or folder gets the sidecar NAME.edgepose.json beside it (`write_sidecar`).
+    "edgepose.json". Any other file or folder gets the sidecar NAME.edgepose.json beside it.
     """
     import json
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine makes single examples slow; that is no failure.
+settings.register_profile("edgepose", deadline=None)
+settings.load_profile("edgepose")
 
 SHARED = Path(__file__).parents[2] / "shared"
 

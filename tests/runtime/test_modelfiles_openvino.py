@@ -65,7 +65,7 @@ def test_a_truncated_topology_is_refused_when_written(path: Path) -> None:
         write_rt_info(str(path), "x")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=60))
 def test_any_text_comes_back(tmp_path: Path, text: str) -> None:
     path = tmp_path / "m.xml"

@@ -117,7 +117,7 @@ def test_any_bytes_give_operators_or_a_value_error(junk: bytes) -> None:
         assert "TFLite" in str(error)  # noqa: PT017 - either outcome is right
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_damaged_zip_gives_content_or_a_value_error(path: Path, data: st.DataObject) -> None:
     archive = io.BytesIO()
