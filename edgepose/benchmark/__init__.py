@@ -52,7 +52,8 @@ def benchmark(
         on_case: called with each case as soon as it is done.
         root: where /proc and /sys are read for the board's facts.
 
-    A case that fails, crashes or hangs is in the report like any other.
+    A case that fails, crashes or hangs is in the report like any other. Ctrl-C ends the measurement; what was measured
+    until then is the report, and says `interrupted`.
 
     Raises:
         ValueError: no model, or runs, warmup or timeout below their least. FileNotFoundError: no such source.
@@ -69,14 +70,20 @@ def benchmark(
     options = {"imgsz": imgsz, "device": device, "precision": precision, "spec": spec, "conf": conf}
     request = {"options": options, "source": picture, "runs": runs, "warmup": warmup}
     before, busy = {**board_facts(files), "packages": package_versions(_PACKAGES)}, list(_busy(files))
-    cases = []
-    for model, name, count in product(asked, _several(backend), _several(threads)):
-        cases.append(run_case(model, name, count, request, timeout))
-        if on_case is not None:
-            on_case(cases[-1])
+    cases: list[CaseResult] = []
+    interrupted = False
+    try:
+        for model, name, count in product(asked, _several(backend), _several(threads)):
+            cases.append(run_case(model, name, count, request, timeout))
+            if on_case is not None:
+                on_case(cases[-1])
+    except KeyboardInterrupt:
+        if not cases:
+            raise
+        interrupted = True
     warnings = [*busy, *doubts(before, board_facts(files), cases)]
     settings = {"source": picture, "runs": runs, "warmup": warmup, **options}
-    return BenchmarkReport(tuple(cases), settings, before, tuple(warnings))
+    return BenchmarkReport(tuple(cases), settings, before, tuple(warnings), interrupted)
 
 
 def count_cases(models: Any, backend: Any, threads: Any) -> int:

@@ -94,12 +94,13 @@ class CaseResult:
 @dataclass(frozen=True, slots=True)
 class BenchmarkReport:
     """settings: what was asked for. board: the doctor's facts about the board, before the first case. warnings: what
-    makes the figures doubtful."""
+    makes the figures doubtful. interrupted: Ctrl-C ended it before all cases were measured."""
 
     cases: tuple[CaseResult, ...]
     settings: Mapping[str, Any]
     board: Mapping[str, Any]
     warnings: tuple[Finding, ...]
+    interrupted: bool = False
 
     @property
     def complete(self) -> bool:
@@ -111,6 +112,7 @@ class BenchmarkReport:
         return {
             "settings": dict(self.settings),
             "board": dict(self.board),
+            "interrupted": self.interrupted,
             "warnings": [finding.to_dict() for finding in self.warnings],
             "cases": [case.to_dict() for case in self.cases],
         }

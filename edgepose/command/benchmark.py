@@ -32,7 +32,8 @@ def run(
     project: str = "runs/pose",
     exist_ok: bool = False,
 ) -> int:
-    """Returns 0 where every model ran in at least one way, else 1."""
+    """Returns 0 where every model ran in at least one way, else 1. Raises KeyboardInterrupt after Ctrl-C, with what was
+    measured until then printed and written."""
     if plot and find_spec("matplotlib") is None:
         raise ImportError('plot=true needs matplotlib: pip install "edgepose[plot]"')
     with _Progress(count_cases(model, backend, threads)) as progress:
@@ -58,6 +59,8 @@ def run(
         folder = new_run_folder(project, name, exist_ok)
         for path in write_files(report, folder, save=save, plot=with_plot):
             print(f"wrote {path}", file=sys.stderr if json else sys.stdout)
+    if report.interrupted:
+        raise KeyboardInterrupt
     return 0 if report.complete else 1
 
 

@@ -17,7 +17,7 @@ import pytest
 from edgepose.benchmark import BenchmarkReport, CaseResult, StageTimes, benchmark, case, count_cases, run_case
 from edgepose.benchmark.report import short_name
 from edgepose.benchmark.trust import doubts
-from edgepose.command.benchmark import report_text, write_files
+from edgepose.command.benchmark import report_text, run, write_files
 from edgepose.doctor import board_facts
 from edgepose.doctor.files import Files
 
@@ -158,6 +158,33 @@ def test_made_up_picture_is_the_same_each_time_and_not_flat() -> None:
 def test_arguments_that_make_no_sense_are_refused(arguments: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         benchmark(**arguments)
+
+
+def interrupting(cases: list[CaseResult]) -> Any:
+    """A `run_case` that gives these cases, and then Ctrl-C."""
+    left = iter(cases)
+
+    def run(*_: Any) -> CaseResult:
+        try:
+            return next(left)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    return run
+
+
+def test_ctrl_c_keeps_what_was_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("edgepose.benchmark.run_case", interrupting([a_case([10.0] * 20)]))
+    with pytest.raises(KeyboardInterrupt):
+        run(["a.onnx", "b.onnx"], plot=False, project=str(tmp_path))
+    document = json.loads((tmp_path / "benchmark" / "benchmark.json").read_text())
+    assert (document["interrupted"], len(document["cases"])) == (True, 1)
+
+
+def test_ctrl_c_before_anything_was_measured_ends_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgepose.benchmark.run_case", interrupting([]))
+    with pytest.raises(KeyboardInterrupt):
+        benchmark("a.onnx")
 
 
 def test_cases_are_the_product_of_models_backends_and_threads() -> None:
