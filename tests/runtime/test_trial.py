@@ -91,6 +91,17 @@ def test_a_crash_is_an_error_and_remembered(
     assert len(children) == 1
 
 
+def test_a_flipped_bit_that_makes_tflite_abort_is_a_value_error(movenet: Path, tmp_path: Path, cache: Path) -> None:
+    content = bytearray(movenet.read_bytes())
+    exponent = 2_762_831  # of the scale of a tensor: a bit there multiplies the scale by 2 ** 128
+    assert content[exponent] == 0x3A
+    content[exponent] ^= 0x40
+    path = tmp_path / "flipped.tflite"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"flipped.tflite: damaged .*crashed on it \(signal 6\)"):
+        open_artifact(path)
+
+
 def test_a_hang_is_an_error_and_not_remembered(
     model: Path, cache: Path, children: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
