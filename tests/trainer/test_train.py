@@ -1,0 +1,256 @@
+"""The training loop: schedules, averages, checkpoints, and what it says when something goes wrong."""
+
+from __future__ import annotations
+
+import math
+import resource
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from edgepose_trainer.checkpoint import load_checkpoint
+from edgepose_trainer.config import load_config
+from edgepose_trainer.nn import build_model
+from edgepose_trainer.optim import (
+    MovingAverage,
+    build_optimizer,
+    choose_optimizer,
+    freeze_layers,
+    learning_rate_share,
+    set_rates,
+)
+from edgepose_trainer.train import Run, State, TrainResult, scheduled_size, train
+
+
+def run(settings: dict[str, Any], folder: Path, callbacks: Any = None, **more: Any) -> TrainResult:
+    return train(load_config(None, settings | {"project": str(folder)} | more), callbacks)
+
+
+# --- schedules and averages
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_the_learning_rate_falls_from_lr0_to_its_last_share(cosine: bool) -> None:
+    config = load_config(None, {"cos_lr": cosine, "lrf": 0.1})
+    shares = [learning_rate_share(config, p) for p in (0.0, 0.25, 0.5, 1.0)]
+    quarter = 0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2 if cosine else 0.775
+    assert shares == pytest.approx([1.0, quarter, 0.55, 0.1])
+
+
+def test_the_warm_up_raises_rate_momentum_and_step_size() -> None:
+    config = load_config(None, {"optimizer": "SGD", "lr0": 0.1, "lrf": 1.0, "batch": 16, "warmup_epochs": 2.0})
+    optimizer = build_optimizer(build_model("yolov8p-pose.yaml"), config)
+    seen = []
+    for batch in (0, 10, 20, 50):
+        summed = set_rates(optimizer, config, batch, per_epoch=10, epochs=10)
+        rates = {group["role"]: group["lr"] for group in optimizer.param_groups}
+        seen.append((rates["weight"], rates["bias"], optimizer.param_groups[0]["momentum"], summed))
+    expected = [(0, 0.1, 0.8, 1), (0.05, 0.1, 0.8685, 2), (0.1, 0.1, 0.937, 4), (0.1, 0.1, 0.937, 4)]
+    assert [pytest.approx(row) for row in expected] == seen
+
+
+def test_auto_takes_adamw_for_short_runs_and_sgd_for_long_ones() -> None:
+    config = load_config()
+    assert choose_optimizer(config, 100, nc=1).optimizer == "AdamW"
+    assert choose_optimizer(config, 100, nc=1).lr0 == pytest.approx(0.002)
+    assert choose_optimizer(config, 100_000, nc=1).optimizer == "SGD"
+
+
+def test_only_convolution_weights_decay() -> None:
+    network = build_model("yolov8p-pose.yaml")
+    groups = {g["role"]: g for g in build_optimizer(network, load_config(None, {"optimizer": "SGD"})).param_groups}
+    assert [groups[r]["weight_decay"] for r in ("bias", "norm", "weight")] == [0, 0, 0.0005]
+    assert all(p.ndim == 4 for p in groups["weight"]["params"])
+    assert sum(len(g["params"]) for g in groups.values()) == sum(p.requires_grad for p in network.parameters())
+
+
+def test_the_moving_average_follows_its_formula() -> None:
+    network = build_model("yolov8p-pose.yaml")
+    average = MovingAverage(network, decay=0.9, tau=5.0)
+    start = average.network.state_dict()["model.0.conv.weight"].clone()
+    expected = start.clone()
+    for step in (1, 2, 3):
+        with torch.no_grad():
+            network.get_parameter("model.0.conv.weight").add_(step)
+        average.update()
+        decay = 0.9 * (1 - math.exp(-step / 5))
+        expected = decay * expected + (1 - decay) * network.get_parameter("model.0.conv.weight").detach()
+    torch.testing.assert_close(average.network.state_dict()["model.0.conv.weight"], expected)
+
+
+def test_progressive_resolution_takes_the_last_stage_that_has_begun() -> None:
+    config = load_config(None, {"imgsz": 64, "imgsz_schedule": [[0.5, 128], [0.2, 96]]})
+    sizes = [scheduled_size(config, State(epochs=10, epoch=epoch)) for epoch in (0, 1, 2, 4, 5, 9)]
+    assert sizes == [64, 64, 96, 96, 128, 128]
+
+
+def test_freezing_an_unknown_layer_names_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="no layer 99"):
+        freeze_layers(build_model("yolov8p-pose.yaml"), [99])
+
+
+# --- a run
+
+
+def test_frozen_layers_keep_weights_and_statistics(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    before: dict[str, torch.Tensor] = {}
+
+    def remember(run: Run) -> None:
+        before.update({name: value.clone() for name, value in run.network.state_dict().items()})
+
+    result = run(tiny_settings, tmp_path, {"on_train_start": [remember]}, freeze=3, epochs=1, val=False)
+    assert result.last is not None
+    after = load_checkpoint(result.last).model.state_dict()
+    frozen = [name for name in before if name.startswith(("model.0.", "model.1.", "model.2."))]
+    assert [name for name in frozen if not torch.equal(before[name], after[name])] == []
+    assert any(not torch.equal(before[name], after[name]) for name in before if name not in frozen)
+
+
+def test_training_lowers_the_loss(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    result = run(tiny_settings, tmp_path, epochs=12, val=False, mosaic=0.0, lr0=0.01, optimizer="AdamW")
+    rows = [line.split(",") for line in (result.folder / "results.csv").read_text().splitlines()]
+    column = rows[0].index("loss/pose")
+    assert float(rows[-1][column]) < 0.9 * float(rows[1][column])
+
+
+def test_multi_scale_accumulation_and_progressive_sizes_train(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    steps: list[int] = []
+    result = run(
+        tiny_settings, tmp_path, {"on_train_end": [lambda run: steps.append(run.state.step)]},
+        epochs=2, val=False, multi_scale=0.5, imgsz_schedule=[[0.5, 96]], nbs=12, warmup_epochs=0.0, optimizer="SGD",
+    )  # fmt: skip
+    assert steps == [2]  # three batches of four a step, three batches an epoch
+    assert result.last is not None
+
+
+def test_patience_ends_a_run_that_does_not_improve(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    result = run(tiny_settings, tmp_path, epochs=9, patience=2, optimizer="SGD", lr0=1e-9)
+    assert len((result.folder / "results.csv").read_text().splitlines()) == 1 + 3
+
+
+def test_a_time_limit_sets_the_epochs(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    result = run(tiny_settings, tmp_path, epochs=1000, time=0.5 / 3600, val=False)
+    assert len((result.folder / "results.csv").read_text().splitlines()) < 20
+
+
+def test_save_period_keeps_checkpoints_and_the_end_drops_the_training_state(
+    tiny_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    result = run(tiny_settings, tmp_path, epochs=2, save_period=1, val=False)
+    names = {path.name for path in (result.folder / "weights").iterdir()}
+    assert names == {"last.pt", "best.pt", "epoch1.pt", "epoch2.pt"}
+    assert result.last is not None
+    with pytest.raises(ValueError, match="nothing to resume"):
+        train(load_config(None, {"resume": str(result.last)}))
+
+
+def test_runs_never_share_a_folder(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    folders = [run(tiny_settings, tmp_path, epochs=1, val=False).folder.name for _ in range(2)]
+    assert folders == ["train", "train2"]
+
+
+def test_a_checkpoint_of_other_keypoints_is_taken_over_where_it_fits(
+    tiny_settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgepose_trainer.checkpoint import Checkpoint, save_checkpoint
+
+    start = build_model("yolov8p-pose.yaml")
+    save_checkpoint(tmp_path / "start.pt", Checkpoint(start))
+    run(tiny_settings, tmp_path, epochs=1, val=False, verbose=True, pretrained=str(tmp_path / "start.pt"))
+    notes = capsys.readouterr().err
+    assert "left as they were: model.22.cv4" in notes
+    assert "results in" in notes
+
+
+# --- what goes wrong
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Writing beyond `size` bytes fails, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    def fill(run: Run) -> None:
+        if run.state.epoch == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+
+    with (
+        largest_file(-1),
+        warnings.catch_warnings(record=True) as told,
+        pytest.raises(OSError, match=r"training is done, but .*last\.pt was not written"),
+    ):
+        warnings.simplefilter("always")
+        run(tiny_settings, tmp_path, {"on_epoch_start": [fill]}, epochs=2, val=False)
+    assert "is the disk full" in str(told[0].message)
+    assert "the one before is still good" in str(told[0].message)
+    checkpoint = load_checkpoint(tmp_path / "train" / "weights" / "last.pt")
+    assert checkpoint.epoch == 1
+    assert checkpoint.training is not None
+    assert not list((tmp_path / "train" / "weights").glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        MemoryError(),
+    ],
+)
+def test_a_batch_too_large_for_memory_says_what_to_change(
+    tiny_settings: dict[str, Any], tmp_path: Path, failure: Exception
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise failure
+
+    def break_network(run: Run) -> None:
+        run.forward = refuse  # type: ignore[assignment]
+
+    with pytest.raises(MemoryError, match=r"batch=4 at imgsz=64 does not fit .*try batch=2"):
+        run(tiny_settings, tmp_path, {"on_train_start": [break_network]})
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_saves_nothing(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    def poison(run: Run) -> None:
+        with torch.no_grad():
+            next(run.network.parameters()).fill_(float("nan"))
+
+    with pytest.raises(RuntimeError, match="no longer a number in epoch 1"):
+        run(tiny_settings, tmp_path, {"on_train_start": [poison]})
+    assert not list((tmp_path / "train" / "weights").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"data": None}, ValueError, "data="),
+        ({"imgsz": 100}, ValueError, "multiple of the network's largest stride 32"),
+        ({"model": "yolov8n-pose.pt"}, FileNotFoundError, "AGPL-3.0"),
+        ({"freeze": 23}, ValueError, "freeze leaves no weight"),
+        ({"resume": "none/weights/last.pt"}, FileNotFoundError, "last.pt"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(
+    tiny_settings: dict[str, Any], tmp_path: Path, settings: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        run(tiny_settings, tmp_path, **settings)
+
+
+def test_a_truncated_checkpoint_is_refused(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    result = run(tiny_settings, tmp_path, epochs=1, val=False)
+    assert result.last is not None
+    whole = result.last.read_bytes()
+    result.last.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"last\.pt"):
+        run(tiny_settings, tmp_path, model=str(result.last))
