@@ -192,18 +192,17 @@ void Letterbox::pick_row(const std::uint8_t* row, const LetterboxKernels& kernel
   const int n = sizes_.placed.width;
   const int channels = sizes_.channels;
   if (n == sizes_.source_width) return kernels.copy_columns(row, channels, n, pixels_.data());
-  // Four bytes at a time for all but the last pixels, whose fourth byte may lie past the row.
-  const std::ptrdiff_t last_whole = static_cast<std::ptrdiff_t>(sizes_.source_width) * channels - 4;
+  const std::int32_t* offsets = column_offsets_.data();
   std::uint8_t* out = pixels_.data();
-  for (int i = 0; i < n; ++i, out += 4) {
-    const std::int32_t offset = column_offsets_[i];
-    if (channels == 1)
-      std::memset(out, row[offset], 4);
-    else if (offset <= last_whole)
-      std::memcpy(out, row + offset, 4);
-    else
-      std::memcpy(out, row + offset, 3);
+  int i = 0;
+  if (channels == 1) {
+    for (; i < n; ++i) std::memset(out + 4 * i, row[offsets[i]], 4);
+    return;
   }
+  // Four bytes at a time for all but the last pixels, whose fourth byte may lie past the row.
+  const int last_whole = sizes_.source_width * channels - 4;
+  for (; i < n && offsets[i] <= last_whole; ++i) std::memcpy(out + 4 * i, row + offsets[i], 4);
+  for (; i < n; ++i) std::memcpy(out + 4 * i, row + offsets[i], 3);
 }
 
 void Letterbox::sample_row(int y, const LetterboxKernels& kernels) {
