@@ -94,9 +94,9 @@ def unsupported_precision(precision: str, runtime: str, known: Sequence[str]) ->
     )
 
 
-def first_line(error: BaseException) -> str:
-    """What a runtime says went wrong, without its stack of source files."""
+def what_it_says(error: BaseException) -> str:
+    """What a runtime says went wrong, shortened, without its stack of source files."""
     lines = [line.strip() for line in str(error).splitlines()]
     telling = [line for line in lines if line and not line.startswith(("Exception from ", "Check '"))]
-    text = telling[0] if telling else " ".join(line for line in lines if line)
+    text = " ".join(telling[:2] if telling else [line for line in lines if line])
     return (text or type(error).__name__)[:300]

@@ -12,9 +12,9 @@ from edgepose.backends.base import (
     TensorSpec,
     check_ends,
     check_shape,
-    first_line,
     unknown_device,
     unsupported_precision,
+    what_it_says,
 )
 from edgepose.backends.quiet import quiet_stderr
 
@@ -81,7 +81,7 @@ class OnnxRuntimeBackend:
             try:
                 self._session = runtime.InferenceSession(path, settings, providers=providers)
             except Exception as error:
-                raise ValueError(f"{path}: ONNX Runtime cannot load this model: {first_line(error)}") from error
+                raise ValueError(f"{path}: ONNX Runtime cannot load this model: {what_it_says(error)}") from error
         self.inputs = tuple(_tensor(argument) for argument in self._session.get_inputs())
         self.outputs = tuple(_tensor(argument) for argument in self._session.get_outputs())
         check_ends(path, self.inputs, self.outputs)
@@ -121,7 +121,7 @@ class OnnxRuntimeBackend:
                 return list(self._session.run(names, {self.inputs[0].name: self._input}))
             self._session.run_with_iobinding(self._binding)
         except Exception as error:
-            raise RuntimeError(f"ONNX Runtime could not run the model: {first_line(error)}") from error
+            raise RuntimeError(f"ONNX Runtime could not run the model: {what_it_says(error)}") from error
         return self._results
 
     def close(self) -> None:

@@ -12,9 +12,9 @@ from edgepose.backends.base import (
     TensorSpec,
     check_ends,
     check_shape,
-    first_line,
     unknown_device,
     unsupported_precision,
+    what_it_says,
 )
 from edgepose.backends.quiet import quiet_stderr
 
@@ -89,7 +89,9 @@ class OpenVinoBackend:
                 model = core.compile_model(path, device, config)
                 self._request = model.create_infer_request()
             except Exception as error:
-                raise ValueError(f"{path}: OpenVINO cannot load this model on {device}: {first_line(error)}") from error
+                raise ValueError(
+                    f"{path}: OpenVINO cannot load this model on {device}: {what_it_says(error)}"
+                ) from error
         check_ends(path, model.inputs, model.outputs)
         self._element_type = model.inputs[0].get_element_type()
         self.inputs = tuple(_tensor(port, f"input{i}") for i, port in enumerate(model.inputs))
@@ -122,7 +124,7 @@ class OpenVinoBackend:
         try:
             self._request.infer()
         except Exception as error:
-            raise RuntimeError(f"OpenVINO could not run the model: {first_line(error)}") from error
+            raise RuntimeError(f"OpenVINO could not run the model: {what_it_says(error)}") from error
         if any(None in tensor.shape for tensor in self.outputs):
             return self._views()
         if self._results is None:

@@ -12,9 +12,9 @@ from edgepose.backends.base import (
     TensorSpec,
     check_ends,
     check_shape,
-    first_line,
     unknown_device,
     unsupported_precision,
+    what_it_says,
 )
 from edgepose.backends.quiet import quiet_stderr
 from edgepose.contract import Quantization
@@ -70,13 +70,13 @@ def _load_edgetpu(device: str, load_delegate: Callable[..., Any]) -> Any:
         return load_delegate(library, options)
     except OSError as error:
         raise ImportError(
-            f"device={device!r} needs the Edge TPU runtime, {library} ({first_line(error)}): install libedgetpu "
+            f"device={device!r} needs the Edge TPU runtime, {library} ({what_it_says(error)}): install libedgetpu "
             "(sudo apt install libedgetpu1-std, from https://coral.ai/software)"
         ) from error
     except ValueError as error:
         raise RuntimeError(
             f"device={device!r}: {library} is installed but opened no Edge TPU: is it plugged in, is this user in the "
-            f"group plugdev (USB) or apex (PCIe), is no other process using it? ({first_line(error)})"
+            f"group plugdev (USB) or apex (PCIe), is no other process using it? ({what_it_says(error)})"
         ) from error
 
 
@@ -130,7 +130,7 @@ class TfliteBackend:
                 )
                 self._interpreter.allocate_tensors()
             except Exception as error:
-                raise ValueError(f"{path}: TFLite cannot load this model: {first_line(error)}") from error
+                raise ValueError(f"{path}: TFLite cannot load this model: {what_it_says(error)}") from error
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         check_ends(path, inputs, outputs)
         self._input_index: int = inputs[0]["index"]
@@ -163,7 +163,7 @@ class TfliteBackend:
             self._interpreter.resize_tensor_input(self._input_index, list(shape))
             self._interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
-            raise ValueError(f"the model does not take an input of shape {shape}: {first_line(error)}") from error
+            raise ValueError(f"the model does not take an input of shape {shape}: {what_it_says(error)}") from error
 
     def infer(self) -> list[np.ndarray[Any, Any]]:
         if self._input is None:
@@ -171,7 +171,7 @@ class TfliteBackend:
         try:
             self._interpreter.invoke()
         except Exception as error:
-            raise RuntimeError(f"TFLite could not run the model: {first_line(error)}") from error
+            raise RuntimeError(f"TFLite could not run the model: {what_it_says(error)}") from error
         self._refresh()
         return self._results
 

@@ -79,6 +79,8 @@ def starts_like_onnx(head: bytes) -> bool:
 
 
 def _head(path: str) -> bytes:
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path}: got a pipe or a device, {EXPECTED}")
     try:
         with open(path, "rb") as file:
             head = file.read(4096)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -410,6 +411,12 @@ def test_an_empty_file(tmp_path: Path, suffix: str) -> None:
     path.touch()
     with pytest.raises(ValueError, match=r"got an empty file, expected a pose model: an .onnx file"):
         open_artifact(path)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.onnx")
+    with pytest.raises(ValueError, match="got a pipe or a device"):
+        open_artifact(tmp_path / "model.onnx")
 
 
 WRONG = [
