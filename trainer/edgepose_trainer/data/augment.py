@@ -163,10 +163,10 @@ def warp_into(canvas: UInt8, picture: UInt8, matrix: Matrix) -> None:
 def reach(matrix: Matrix, picture_size: Sequence[int], size: int) -> tuple[int, int, int, int]:
     """x0, y0, x1, y1 of the canvas' pixels that a (height, width) picture may touch; x1 <= x0 or y1 <= y0 for none."""
     height, width = picture_size
-    corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]], np.float64)
-    x, y = matrix @ corners
-    low = (max(math.floor(x.min()), 0), max(math.floor(y.min()), 0))
-    return *low, min(math.ceil(x.max()), size), min(math.ceil(y.max()), size)
+    (a, b, left), (c, d, top) = matrix.tolist()
+    x0, x1 = left + min(a * width, 0) + min(b * height, 0), left + max(a * width, 0) + max(b * height, 0)
+    y0, y1 = top + min(c * width, 0) + min(d * height, 0), top + max(c * width, 0) + max(d * height, 0)
+    return max(math.floor(x0), 0), max(math.floor(y0), 0), min(math.ceil(x1), size), min(math.ceil(y1), size)
 
 
 def transform_people(people: People, matrices: Matrix) -> People:
