@@ -147,6 +147,13 @@ def test_save_period_keeps_checkpoints_and_the_end_drops_the_training_state(
         train(load_config(None, {"resume": str(result.last)}))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_events_are_written_where_wanted(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    result = run(tiny_settings, tmp_path, epochs=1, val=False, tensorboard=True)
+    assert list(result.folder.glob("events.out.tfevents.*"))
+
+
 def test_runs_never_share_a_folder(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
     folders = [run(tiny_settings, tmp_path, epochs=1, val=False).folder.name for _ in range(2)]
     assert folders == ["train", "train2"]

@@ -42,6 +42,7 @@ class EpochLine:
             desc=f"epoch {epoch + 1}/{epochs}",
             disable=not verbose,
             dynamic_ncols=True,
+            mininterval=0.1 if sys.stderr.isatty() else 30.0,  # a log file is not a screen
             bar_format="{desc} {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}",
         )
         self.pictures, self.start, self.text = 0, time.perf_counter(), ""

@@ -7,6 +7,7 @@ is in `last.pt`. So a run that was killed goes on with `resume` to the very same
 from __future__ import annotations
 
 import math
+import os
 import random
 import signal
 import sys
@@ -254,6 +255,7 @@ def set_machine(config: Config) -> None:
     random.seed(config.seed)
     np.random.seed(config.seed % 2**32)
     torch.manual_seed(config.seed)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic matrix products of CUDA ask for
     torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not config.deterministic
     torch.backends.cudnn.deterministic = config.deterministic

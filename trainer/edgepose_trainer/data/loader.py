@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
