@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from edgepose.contract import InputSpec, ModelSpec, OutputSpec
     from edgepose.pictures import Picture
+    from edgepose.stream import Stream
 
     Pictures = list[Picture] | tuple[Picture, ...]
     Decoder = _core.YoloDecoder | _core.YoloEnd2EndDecoder | _core.MoveNetDecoder | _core.YoloHeadsDecoder
@@ -159,22 +160,25 @@ class PoseRunner:
 
     __call__ = predict
 
-    def stream(self, source: Any, **options: Any) -> Iterator[PoseResult]:
-        """Yields a result for every picture or frame of a source, one at a time: memory stays flat.
+    def stream(self, source: Any, **options: Any) -> Stream:
+        """An iterator of a result for every picture or frame of a source, one at a time: memory stays flat.
 
         Args:
             source: what `edgepose.sources.open_source` takes: files, folders, globs, URLs, videos, cameras, RTSP.
-            options: of `open_source`.
+            options: of `open_source`: vid_stride, on_error, color (without it the runner's).
 
-        Every result carries `source`: the frame's name, number and time.
+        Every result carries `source`, `frame` and `time`: the name, and the place in it. The stream tells how many
+        frames of a live source were `dropped` and which `problems` were passed over; `close` it, or use it in a
+        `with`, to leave a camera before it ends.
+
+        Raises:
+            What `open_source` raises, at once; what reading a frame and `predict` raise, while iterating.
         """
         from edgepose.sources import open_source
+        from edgepose.stream import Stream
 
-        with open_source(source, **options) as frames:
-            for frame in frames:
-                yield self._predict_batch([(frame.image, frame.color)], None)[0].with_source(
-                    frame.source or None, frame.index, frame.time
-                )
+        frames = open_source(source, **{"color": self._color, **options})
+        return Stream(frames, lambda frame: self._predict_batch([(frame.image, frame.color)], None)[0])
 
     def warmup(self, times: int = 1) -> None:
         """Predicts on a gray picture, so that what a runtime does only once is done."""

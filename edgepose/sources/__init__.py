@@ -116,6 +116,12 @@ class Source:
         if self._video is not None:
             self._video.release()
 
+    def pass_over(self, name: str, error: Exception) -> None:
+        """Notes an error in `problems` with on_error="skip"; raises it otherwise."""
+        if self._on_error == "raise":
+            raise error
+        self.problems.append((name, error))
+
     def __enter__(self) -> Source:
         return self
 
@@ -145,9 +151,7 @@ class Source:
                 else:
                     yield from self._live_frames(item)
             except (OSError, ValueError, TypeError) as error:
-                if self._on_error == "raise":
-                    raise
-                self.problems.append((item.name or f"picture {index}", error))
+                self.pass_over(item.name or f"picture {index}", error)
             index += item.kind == "picture"
 
     def _picture(self, item: Item, index: int) -> Frame:

@@ -163,7 +163,7 @@ class PoseModel:
         pictures and people (conf, iou, max_det, imgsz, rect, nms, color …).
         """
         runner = self.runner(**options)
-        results = runner.stream(source, color=options.get("color", "BGR"))
+        results = runner.stream(source)
         return results if stream else list(results)
 
     __call__ = predict
