@@ -166,7 +166,7 @@ def test_the_command_trains_validates_and_predicts(
     assert (tmp_path / "val" / "pr_curve.png").is_file()
     source = f"source={drawn_data.parent / 'images' / 'val'}"
     assert main(["predict", best, source, "save_json=true", project]) == 0
-    assert len(json.loads((tmp_path / "predict" / "people.json").read_text())) == 4
+    assert len(json.loads((tmp_path / "predict" / "results.json").read_text())) == 4
 
 
 def test_the_command_prints_settings_and_info(capsys: pytest.CaptureFixture[str]) -> None:
