@@ -27,12 +27,12 @@ MAX_ORIGIN_VALUES = 20_000
 MAX_ORIGIN_DEPTH = 16
 
 INPUT_DTYPES = ("float32", "float16", "uint8", "int8")
-OUTPUT_DTYPES = ("float32", "float16", "uint8", "int8", "int16")
+OUTPUT_DTYPES = INPUT_DTYPES
 DECODERS = ("yolo", "yolo_end2end", "yolo_heads", "movenet")
 RAW_ROLES = ("box", "score", "keypoints", "visibility")
 RAW_LAYOUTS = ("NCHW", "NHWC", "NCA", "NAC")
 
-_INTEGER_RANGES = {"uint8": (0, 255), "int8": (-128, 127), "int16": (-32768, 32767)}
+_INTEGER_RANGES = {"uint8": (0, 255), "int8": (-128, 127)}
 
 
 class Quantization(NamedTuple):
