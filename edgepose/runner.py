@@ -12,6 +12,7 @@ import numpy as np
 
 from edgepose import _core
 from edgepose.artifact import Artifact, open_artifact
+from edgepose.contract import MAX_SIDE
 from edgepose.options import unknown_option
 from edgepose.result import PoseResult, Speed
 
@@ -290,9 +291,7 @@ def check_color(color: str) -> str:
 def _input_size(spec: InputSpec, imgsz: int | Sequence[int] | None, rect: bool) -> tuple[int, int] | int:
     """(height, width) of every input, or the longer side of inputs that follow the picture's aspect."""
     fixed, stride = spec.resize.size, spec.resize.stride
-    asked = (imgsz, imgsz) if isinstance(imgsz, int) else None if imgsz is None else tuple(imgsz)
-    if asked is not None and (len(asked) != 2 or min(asked) < 1):
-        raise ValueError(f"imgsz={imgsz!r}: expected one side or (height, width) in pixels, at least 1")
+    asked = None if imgsz is None else _asked_size(imgsz)
     if fixed is not None:
         if asked not in (None, fixed) or rect:
             option = "rect=True" if rect else f"imgsz={imgsz}"
@@ -305,6 +304,16 @@ def _input_size(spec: InputSpec, imgsz: int | Sequence[int] | None, rect: bool) 
     if rect and height != width:
         raise ValueError(f"imgsz={imgsz!r} with rect=True: expected one side, the picture gives the other")
     return height if rect else (height, width)
+
+
+def _asked_size(imgsz: int | Sequence[int]) -> tuple[int, int]:
+    sides = (imgsz, imgsz) if isinstance(imgsz, int) else tuple(imgsz) if isinstance(imgsz, (tuple, list)) else ()
+    expected = f"imgsz={imgsz!r}: expected one side or (height, width) in whole pixels, 1 to {MAX_SIDE}"
+    if not sides or any(isinstance(side, bool) or not isinstance(side, int) for side in sides):
+        raise TypeError(expected)
+    if len(sides) != 2 or not 1 <= min(sides) <= max(sides) <= MAX_SIDE:
+        raise ValueError(expected)
+    return sides
 
 
 def _letterbox(spec: InputSpec, antialias: bool) -> _core.Letterbox:

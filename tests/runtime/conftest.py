@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +76,14 @@ MakeOnnx = Callable[..., Path]
 
 @pytest.fixture
 def make_onnx(tmp_path: Path) -> MakeOnnx:
-    """Writes a small ONNX model: each output is its index everywhere, plus the mean of the input."""
+    """Writes a small ONNX model: each output is its index everywhere, plus the mean of the input.
+
+    An output given as an array instead of a shape is that array plus the mean, in the array's own type.
+    """
     onnx = pytest.importorskip("onnx")
 
     def make(
-        outputs: dict[str, Sequence[int]],
+        outputs: Mapping[str, Sequence[int] | np.ndarray],
         input_shape: Sequence[int | str] = (1, 3, 64, 96),
         *,
         dtype: str = "float32",
@@ -93,10 +96,13 @@ def make_onnx(tmp_path: Path) -> MakeOnnx:
             onnx.helper.make_node("ReduceMean", ["real"], ["mean"], keepdims=0),
         ]
         constants, infos = [], []
-        for i, (output, shape) in enumerate(outputs.items()):
-            constants.append(onnx.numpy_helper.from_array(np.full(shape, i, np.float32), f"constant{i}"))
-            nodes.append(onnx.helper.make_node("Add", [f"constant{i}", "mean"], [output]))
-            infos.append(onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, list(shape)))
+        for i, (output, given) in enumerate(outputs.items()):
+            values = given if isinstance(given, np.ndarray) else np.full(given, i, np.float32)
+            kind = onnx.helper.np_dtype_to_tensor_dtype(values.dtype)
+            constants.append(onnx.numpy_helper.from_array(values.astype(np.float32), f"constant{i}"))
+            nodes.append(onnx.helper.make_node("Add", [f"constant{i}", "mean"], [f"sum{i}"]))
+            nodes.append(onnx.helper.make_node("Cast", [f"sum{i}"], [output], to=kind))
+            infos.append(onnx.helper.make_tensor_value_info(output, kind, list(values.shape)))
         picture = onnx.helper.make_tensor_value_info("images", element, list(input_shape))
         graph = onnx.helper.make_graph(nodes, "tiny", [picture], infos, constants)
         model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
@@ -114,7 +120,9 @@ def make_openvino(make_onnx: MakeOnnx, tmp_path: Path) -> Callable[..., Path]:
     """Writes a small OpenVINO model into a folder of its own and gives the path of its .xml."""
     openvino = pytest.importorskip("openvino")
 
-    def make(outputs: dict[str, Sequence[int]], *arguments: Any, folder: str = "ir", **options: Any) -> Path:
+    def make(
+        outputs: Mapping[str, Sequence[int] | np.ndarray], *arguments: Any, folder: str = "ir", **options: Any
+    ) -> Path:
         source = make_onnx(outputs, *arguments, **options, name="source.onnx")
         (tmp_path / folder).mkdir()
         path = tmp_path / folder / "model.xml"
