@@ -21,9 +21,12 @@ def set_simd_level(name: str) -> None: ...
 class Letterbox:
     """From a picture to a model's input in one pass: resize, pad, colour, layout, normalisation or quantization.
 
-    Sampling is bilinear with pixel centres at + 0.5 (OpenCV's INTER_LINEAR, at most one of 255 levels apart), or, with
-    `antialias`, by a triangle filter as wide as the reduction (Pillow's BILINEAR). A level becomes
-    real = (level - mean) / std for each of the model's channels, and in integer inputs
+    Sampling is bilinear with pixel centres at + 0.5, to the very levels of OpenCV's INTER_LINEAR on x86 processors: its
+    fixed-point arithmetic, with weights of 11 bits, along x and then along y. OpenCV's builds for other processors may
+    round otherwise, by a level. With `antialias` pictures are reduced by a triangle filter as wide as the reduction
+    (Pillow's BILINEAR, at most a level apart).
+
+    A level becomes real = (level - mean) / std for each of the model's channels, and in integer inputs
     clamp(round(real / scale) + zero_point); the padding's level goes the same way.
 
     mode: "letterbox" keeps the aspect and pads, centred or at the top left; "stretch" does not.

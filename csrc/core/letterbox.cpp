@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -115,113 +114,30 @@ bool write_planar(std::uint8_t* out, const std::uint8_t* pixels, int n, int byte
 
 }  // namespace
 
-bool Letterbox::Sizes::operator==(const Sizes& other) const {
-  return source_width == other.source_width && source_height == other.source_height && channels == other.channels &&
-         placed == other.placed;
+bool Letterbox::Job::operator==(const Job& other) const {
+  return placed == other.placed && source_width == other.source_width && source_height == other.source_height &&
+         channels == other.channels && kernels == other.kernels;
 }
 
 Letterbox::Letterbox(LetterboxOptions options) : options_(std::move(options)) { check(options_, channels()); }
 
-void Letterbox::prepare_columns(const AxisSampling& columns, int source_width, int channels) {
-  const int count = static_cast<int>(columns.first.size());
-  const int padded = round_up(count, kColumnBlock);
-  const int pairs = (columns.taps + 1) / 2;
-  const int lanes = channels == 1 ? 1 : 4;
-  const std::size_t column_weights = 2U * static_cast<std::size_t>(pairs) * static_cast<std::size_t>(lanes);
-  column_offsets_.reserve(static_cast<std::size_t>(padded));
-  column_weights_.reserve(static_cast<std::size_t>(padded) * column_weights);
-  for (int i = 0; i < padded; ++i) {
-    const int column = std::min(i, count - 1);  // the columns past the end repeat the last one
-    column_offsets_[i] = columns.first[column] * channels;
-    const std::int16_t* taps = columns.weights.data() + static_cast<std::ptrdiff_t>(column) * columns.taps;
-    std::int16_t* to = column_weights_.data() + static_cast<std::size_t>(i) * column_weights;
-    for (int tap = 0; tap < 2 * pairs; tap += 2)
-      for (int lane = 0; lane < lanes; ++lane) {
-        *to++ = taps[tap];
-        *to++ = tap + 1 < columns.taps ? taps[tap + 1] : std::int16_t{0};
-      }
+void Letterbox::prepare(const Job& job) {
+  if (!(job == job_)) {
+    job_ = Job();  // should an allocation fail, the tables fit nothing
+    const Placement& placed = job.placed;
+    const PictureSizes sizes = {job.source_width, job.source_height, job.channels, placed.width, placed.height};
+    reduces_smoothly_ = options_.antialias && (sizes.width < sizes.source_width || sizes.height < sizes.source_height);
+    reduces_smoothly_ ? antialias_.prepare(sizes) : bilinear_.prepare(sizes, *job.kernels);
+    pixels_.reserve(4U * static_cast<std::size_t>(round_up(sizes.width, kColumnBlock)));
+    job_ = job;
   }
-  column_table_ = {count, channels, pairs, column_offsets_.data(), column_weights_.data(), nullptr, nullptr};
-  if (pairs == 1 && prepare_groups(padded, source_width, channels)) {
-    column_table_.group_offsets = group_offsets_.data();
-    column_table_.group_indices = group_indices_.data();
-  }
+  bilinear_.start();
+  reader_.keep_rows(reduces_smoothly_ ? antialias_.taps() : 1);
 }
 
-// The groups of ColumnTable; false where the columns lie too far apart for them.
-bool Letterbox::prepare_groups(int columns, int source_width, int channels) {
-  const int group = group_columns(channels);
-  const int window = group_window(channels);
-  const int lanes = channels == 1 ? 1 : 4;
-  const int last_start = source_width * channels - window;
-  if (last_start < 0) return false;
-  group_offsets_.reserve(static_cast<std::size_t>(columns / group));
-  group_indices_.reserve(static_cast<std::size_t>(columns) * lanes * 2);
-  std::int16_t* to = group_indices_.data();
-  for (int i = 0; i < columns; ++i) {
-    std::int32_t& start = group_offsets_[static_cast<std::size_t>(i / group)];
-    if (i % group == 0) start = std::min(column_offsets_[i], last_start);
-    const bool last_pixel = column_offsets_[i] == (source_width - 1) * channels;
-    const int to_neighbour = last_pixel ? 0 : channels;  // the last pixel's has no weight
-    const int first = column_offsets_[i] - start;
-    if (first + to_neighbour + channels > window) return false;
-    for (int lane = 0; lane < lanes; ++lane) {
-      const int element = first + std::min(lane, channels - 1);
-      *to++ = static_cast<std::int16_t>(group_index(channels, element));
-      *to++ = static_cast<std::int16_t>(group_index(channels, element + to_neighbour));
-    }
-  }
-  return true;
-}
-
-void Letterbox::prepare_tables(const Sizes& sizes) {
-  if (sizes == sizes_) return;
-  sizes_ = Sizes();  // should an allocation fail, the tables fit nothing
-  const auto axis = options_.antialias ? antialiased_axis : bilinear_axis;
-  rows_ = axis(sizes.source_height, sizes.placed.height);
-  columns_ = axis(sizes.source_width, sizes.placed.width);
-  prepare_columns(columns_, sizes.source_width, sizes.channels);
-  tap_rows_.resize(static_cast<std::size_t>(rows_.taps));
-  const std::size_t past_the_end = 2U * static_cast<std::size_t>(column_table_.tap_pairs) * sizes.channels + kRowSlack;
-  blended_.reserve(static_cast<std::size_t>(sizes.source_width) * sizes.channels + past_the_end);
-  pixels_.reserve(4U * static_cast<std::size_t>(round_up(sizes.placed.width, kColumnBlock)));
-  sizes_ = sizes;
-}
-
-void Letterbox::pick_row(const std::uint8_t* row, const LetterboxKernels& kernels) {
-  const int n = sizes_.placed.width;
-  const int channels = sizes_.channels;
-  if (n == sizes_.source_width) return kernels.copy_columns(row, channels, n, pixels_.data());
-  const std::int32_t* offsets = column_offsets_.data();
-  std::uint8_t* out = pixels_.data();
-  int i = 0;
-  if (channels == 1) {
-    for (; i < n; ++i) std::memset(out + 4 * i, row[offsets[i]], 4);
-    return;
-  }
-  // Four bytes at a time for all but the last pixels, whose fourth byte may lie past the row.
-  const int last_whole = sizes_.source_width * channels - 4;
-  for (; i < n && offsets[i] <= last_whole; ++i) std::memcpy(out + 4 * i, row + offsets[i], 4);
-  for (; i < n; ++i) std::memcpy(out + 4 * i, row + offsets[i], 3);
-}
-
-void Letterbox::sample_row(int y, const LetterboxKernels& kernels) {
-  const int last = sizes_.source_height - 1;
-  const int elements = sizes_.source_width * sizes_.channels;
-  const int first = rows_.first[y];
-  if (rows_.on_pixels && columns_.on_pixels) return pick_row(reader_.row(first), kernels);
-  if (!rows_.fractions.empty()) {
-    const std::uint8_t* above = reader_.row(first);
-    const std::uint8_t* below = reader_.row(std::min(first + 1, last));
-    if (kernels.sample_between != nullptr && column_table_.group_offsets != nullptr && sizes_.channels > 1)
-      return kernels.sample_between(above, below, rows_.fractions[y], column_table_, pixels_.data());
-    kernels.blend_rows(above, below, rows_.fractions[y], blended_.data(), elements);
-  } else {
-    for (int tap = 0; tap < rows_.taps; ++tap) tap_rows_[tap] = reader_.row(std::min(first + tap, last));
-    const std::int16_t* weights = rows_.weights.data() + static_cast<std::ptrdiff_t>(y) * rows_.taps;
-    kernels.weigh_rows(tap_rows_.data(), weights, rows_.taps, blended_.data(), elements);
-  }
-  kernels.sample_columns(blended_.data(), column_table_, pixels_.data());
+void Letterbox::sample_row(int y) {
+  if (reduces_smoothly_) return antialias_.sample(y, reader_, *job_.kernels, pixels_.data());
+  bilinear_.sample(y, reader_, *job_.kernels, pixels_.data());
 }
 
 ChannelOrder Letterbox::model_order() const {
@@ -232,9 +148,10 @@ ChannelOrder Letterbox::model_order() const {
 
 // One row of pixels_ to the model's channels, each starting at channels[c].
 template <typename Bits>
-void Letterbox::write_row(Bits* const* channels, const ChannelOrder& order, const LetterboxKernels& kernels) const {
+void Letterbox::write_row(Bits* const* channels, const ChannelOrder& order) const {
+  const LetterboxKernels& kernels = *job_.kernels;
   const int count = this->channels();
-  const int n = sizes_.placed.width;
+  const int n = job_.placed.width;
   const bool interleaved = options_.layout == Layout::kNhwc && count > 1;
   if (interleaved && write_packed(channels[0], pixels_.data(), n, order, *levels_, kernels)) return;
   for (int c = 0; c < count; ++c) {
@@ -247,8 +164,9 @@ void Letterbox::write_row(Bits* const* channels, const ChannelOrder& order, cons
 }
 
 template <typename Bits>
-void Letterbox::write_picture(const OutputView& out, const LetterboxKernels& kernels) {
-  const Placement& placed = sizes_.placed;
+void Letterbox::write_picture(const OutputView& out) {
+  const LetterboxKernels& kernels = *job_.kernels;
+  const Placement& placed = job_.placed;
   const PadFill<Bits> pad(options_, *levels_, channels());
   const bool packed = options_.layout == Layout::kNhwc;
   const int planes = packed ? 1 : channels();
@@ -264,8 +182,8 @@ void Letterbox::write_picture(const OutputView& out, const LetterboxKernels& ker
     for (int c = 0; c < planes; ++c) std::fill_n(data + c * plane + from, count, pad.value[c]);
   };
   const ChannelOrder order = model_order();
-  const bool unscaled = rows_.on_pixels && columns_.on_pixels && placed.width == sizes_.source_width;
-  const bool same_form = unscaled && packed && channels() == 3 && sizes_.channels == 3;
+  const bool unscaled = !reduces_smoothly_ && bilinear_.on_pixels() && placed.width == job_.source_width;
+  const bool same_form = unscaled && packed && channels() == 3 && job_.channels == 3;
   const std::size_t top = static_cast<std::size_t>(placed.top);
   fill(0, top * width);
   for (int y = 0; y < placed.height; ++y) {
@@ -274,11 +192,11 @@ void Letterbox::write_picture(const OutputView& out, const LetterboxKernels& ker
     Bits* starts[3] = {};
     for (int c = 0; c < channels(); ++c)
       starts[c] = packed ? data + (begin + left) * pixel + c : data + c * plane + begin + left;
-    const std::uint8_t* source = same_form ? reader_.row(rows_.first[y]) : nullptr;
+    const std::uint8_t* source = same_form ? reader_.row(bilinear_.source_row(y)) : nullptr;
     if (!same_form || !write_reordered(starts[0], source, placed.width, order, *levels_, kernels)) {
-      sample_row(y, kernels);
-      if (channels() == 1 && sizes_.channels > 1) kernels.pixels_to_gray(pixels_.data(), placed.width, reader_.bgr());
-      write_row(starts, order, kernels);
+      sample_row(y);
+      if (channels() == 1 && job_.channels > 1) kernels.pixels_to_gray(pixels_.data(), placed.width, reader_.bgr());
+      write_row(starts, order);
     }
     if (right > 0) fill(begin + width - right, right);
   }
@@ -292,17 +210,16 @@ Transform Letterbox::operator()(const ImageView& image, const Roi& roi, const Ou
     levels_ = std::make_unique<LevelTables>(options_.mapping, out.type);
   const Placement placed = place(options_.mode, options_.center, roi.width(), roi.height(), out.width, out.height);
   reader_.open(image, roi, kernels);
-  prepare_tables({roi.width(), roi.height(), reader_.channels(), placed});
-  reader_.keep_rows(rows_.taps);
+  prepare({placed, roi.width(), roi.height(), reader_.channels(), &kernels});
   switch (element_size(out.type)) {
     case 4:
-      write_picture<std::uint32_t>(out, kernels);
+      write_picture<std::uint32_t>(out);
       break;
     case 2:
-      write_picture<std::uint16_t>(out, kernels);
+      write_picture<std::uint16_t>(out);
       break;
     default:
-      write_picture<std::uint8_t>(out, kernels);
+      write_picture<std::uint8_t>(out);
   }
   Transform transform;
   transform.scale_x = static_cast<double>(placed.width) / roi.width();

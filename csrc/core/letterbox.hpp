@@ -7,6 +7,8 @@
 
 #include "core/aligned_buffer.hpp"
 #include "core/image.hpp"
+#include "core/letterbox_antialias.hpp"
+#include "core/letterbox_bilinear.hpp"
 #include "core/letterbox_geometry.hpp"
 #include "core/letterbox_levels.hpp"
 #include "core/letterbox_rows.hpp"
@@ -55,35 +57,29 @@ class Letterbox {
   Transform operator()(const ImageView& image, const Roi& roi, const OutputView& out);
 
  private:
-  struct Sizes {
-    int source_width = 0, source_height = 0, channels = 0;
+  // What the samplers' tables are made for.
+  struct Job {
     Placement placed;
-    bool operator==(const Sizes& other) const;
+    int source_width = 0, source_height = 0, channels = 0;
+    const LetterboxKernels* kernels = nullptr;
+    bool operator==(const Job& other) const;
   };
 
-  void prepare_tables(const Sizes& sizes);
-  void prepare_columns(const AxisSampling& columns, int source_width, int channels);
-  bool prepare_groups(int columns, int source_width, int channels);
-  void sample_row(int y, const LetterboxKernels& kernels);
-  void pick_row(const std::uint8_t* row, const LetterboxKernels& kernels);
+  void prepare(const Job& job);
+  void sample_row(int y);
   ChannelOrder model_order() const;
   template <typename Bits>
-  void write_picture(const OutputView& out, const LetterboxKernels& kernels);
+  void write_picture(const OutputView& out);
   template <typename Bits>
-  void write_row(Bits* const* channels, const ChannelOrder& order, const LetterboxKernels& kernels) const;
+  void write_row(Bits* const* channels, const ChannelOrder& order) const;
 
   LetterboxOptions options_;
   std::unique_ptr<LevelTables> levels_;
   RowReader reader_;
-  Sizes sizes_;  // that the tables below were made for
-  AxisSampling rows_, columns_;
-  ColumnTable column_table_;
-  AlignedBuffer<std::int32_t> column_offsets_;
-  AlignedBuffer<std::int16_t> column_weights_;
-  AlignedBuffer<std::int32_t> group_offsets_;
-  AlignedBuffer<std::int16_t> group_indices_;
-  std::vector<const std::uint8_t*> tap_rows_;
-  AlignedBuffer<std::int16_t> blended_;
+  Job job_;
+  bool reduces_smoothly_ = false;  // antialiasing, and something to smooth
+  BilinearSampler bilinear_;
+  AntialiasSampler antialias_;
   AlignedBuffer<std::uint8_t> pixels_;
 };
 

@@ -19,22 +19,44 @@ void store_unpacked_rows(std::int16_t* out, __m256i low, __m256i high) {
   store_256(out + 16, _mm256_permute2x128_si256(low, high, 0x31));
 }
 
-__m256i blend_pairs(__m256i pairs, __m256i fraction) {
-  const __m256i base = _mm256_maddubs_epi16(pairs, _mm256_set1_epi16(0x0040));  // a * 64
-  const __m256i step = _mm256_maddubs_epi16(pairs, _mm256_set1_epi16(0x40C0));  // (b - a) * 64
-  return _mm256_add_epi16(base, _mm256_mulhrs_epi16(step, fraction));
+__m256i load_four_64(const std::uint8_t* row, const std::int32_t* starts) {
+  const auto half = [&](int k) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(row + starts[k])); };
+  const __m128i low = _mm_unpacklo_epi64(half(0), half(1));
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(low), _mm_unpacklo_epi64(half(2), half(3)), 1);
 }
 
-void blend_rows(const std::uint8_t* a, const std::uint8_t* b, std::int16_t fraction, std::int16_t* out, int n) {
-  const __m256i weight = _mm256_set1_epi16(fraction);
-  int i = 0;
-  for (; i + 32 <= n; i += 32) {
-    const __m256i first = load_256(a + i);
-    const __m256i second = load_256(b + i);
-    store_unpacked_rows(out + i, blend_pairs(_mm256_unpacklo_epi8(first, second), weight),
-                        blend_pairs(_mm256_unpackhi_epi8(first, second), weight));
+// (near * weight + far * weight) >> 4 from pairs near, far: near * 128 + ((far - near) * weight >> 4). Products are
+// negative ones, as 128 is no signed byte; so is the table's weight, times 32, for a weight of 1024.
+__m256i sample_pairs(__m256i pairs, __m256i weights) {
+  const __m256i near = _mm256_maddubs_epi16(pairs, _mm256_set1_epi16(0x0080));
+  const __m256i far = _mm256_maddubs_epi16(pairs, _mm256_set1_epi16(static_cast<std::int16_t>(0x8000)));
+  return _mm256_sub_epi16(_mm256_mulhi_epi16(_mm256_sub_epi16(far, near), weights), near);
+}
+
+template <int kWindowBytes>
+void sample_windows(const std::uint8_t* row, const WindowTable& table, std::int16_t* out) {
+  constexpr int kWindows = 32 / kWindowBytes;
+  const std::int32_t* starts = table.starts;
+  for (int i = 0; i < table.outputs; i += 16, starts += kWindows) {
+    const __m256i source =
+        kWindowBytes == 16 ? load_two_128(row + starts[0], row + starts[1]) : load_four_64(row, starts);
+    const __m256i pairs = _mm256_shuffle_epi8(source, load_256(table.indices + 2 * i));
+    store_256(out + i, sample_pairs(pairs, load_256(table.weights + i)));
   }
-  blend_rows_from(i, a, b, fraction, out, n);
+}
+
+void blend_rows(const std::int16_t* above, const std::int16_t* below, std::int16_t above_weight,
+                std::int16_t below_weight, std::uint8_t* levels, int n) {
+  const __m256i first_weight = _mm256_set1_epi16(above_weight);
+  const __m256i second_weight = _mm256_set1_epi16(below_weight);
+  const __m256i half = _mm256_set1_epi16(2);
+  const auto blend = [&](int i) {
+    const __m256i first = _mm256_mulhi_epi16(load_256(above + i), first_weight);
+    const __m256i second = _mm256_mulhi_epi16(load_256(below + i), second_weight);
+    return _mm256_srli_epi16(_mm256_add_epi16(_mm256_add_epi16(first, second), half), 2);
+  };
+  for (int i = 0; i < n; i += 32)
+    store_256(levels + i, _mm256_permute4x64_epi64(_mm256_packus_epi16(blend(i), blend(i + 16)), 0xD8));
 }
 
 __m256i to_row_fraction(__m256i low, __m256i high) {
@@ -68,7 +90,7 @@ void weigh_rows(const std::uint8_t* const* rows, const std::int16_t* weights, in
 }
 
 // Two output columns, one a lane, as four sums each. The neighbours' channels are brought together by a byte shuffle.
-template <int kChannels, bool kOnePair>
+template <int kChannels>
 __m256i sample_two(const std::int16_t* row, const ColumnTable& table, int i) {
   constexpr char kNone = -1;
   const __m256i pairs = kChannels == 3
@@ -78,9 +100,6 @@ __m256i sample_two(const std::int16_t* row, const ColumnTable& table, int i) {
                                                10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
   const std::int16_t* left = row + table.offsets[i];
   const std::int16_t* right = row + table.offsets[i + 1];
-  if (kOnePair)
-    return _mm256_madd_epi16(_mm256_shuffle_epi8(load_two_128(left, right), pairs),
-                             load_256(table.weights + static_cast<std::ptrdiff_t>(i) * 8));
   const std::int16_t* left_weights = table.weights + static_cast<std::ptrdiff_t>(i) * table.tap_pairs * 8;
   const std::int16_t* right_weights = left_weights + static_cast<std::ptrdiff_t>(table.tap_pairs) * 8;
   __m256i sum = _mm256_setzero_si256();
@@ -100,14 +119,14 @@ __m256i round_to_levels(__m256i a, __m256i b) {
   return _mm256_mulhrs_epi16(row, _mm256_set1_epi16(1 << (15 - kRowFractionBits)));
 }
 
-template <int kChannels, bool kOnePair>
+template <int kChannels>
 void sample_pixels(const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels) {
   const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   for (int i = 0; i < table.columns; i += 8) {
-    const __m256i a = sample_two<kChannels, kOnePair>(row, table, i);
-    const __m256i b = sample_two<kChannels, kOnePair>(row, table, i + 2);
-    const __m256i c = sample_two<kChannels, kOnePair>(row, table, i + 4);
-    const __m256i d = sample_two<kChannels, kOnePair>(row, table, i + 6);
+    const __m256i a = sample_two<kChannels>(row, table, i);
+    const __m256i b = sample_two<kChannels>(row, table, i + 2);
+    const __m256i c = sample_two<kChannels>(row, table, i + 4);
+    const __m256i d = sample_two<kChannels>(row, table, i + 6);
     const __m256i bytes = _mm256_packus_epi16(round_to_levels(a, b), round_to_levels(c, d));
     store_256(pixels + 4 * i, _mm256_permutevar8x32_epi32(bytes, in_order));
   }
@@ -121,20 +140,7 @@ void store_gray(std::uint8_t* pixels, __m256i sums) {
   store_256(pixels, _mm256_shuffle_epi8(level, spread));
 }
 
-// Two groups of four columns, each reading 8 elements.
-void sample_gray_groups(const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels) {
-  const __m256i two_bytes = _mm256_set1_epi16(0x0202);
-  const __m256i second_byte = _mm256_set1_epi16(0x0100);
-  for (int i = 0; i < table.columns; i += 8) {
-    const __m256i window = load_two_128(row + table.group_offsets[i / 4], row + table.group_offsets[i / 4 + 1]);
-    const __m256i elements = load_256(table.group_indices + 2 * i);
-    const __m256i bytes = _mm256_add_epi16(_mm256_mullo_epi16(elements, two_bytes), second_byte);
-    store_gray(pixels + 4 * i, _mm256_madd_epi16(_mm256_shuffle_epi8(window, bytes), load_256(table.weights + 2 * i)));
-  }
-}
-
 void sample_gray(const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels) {
-  if (table.group_indices != nullptr) return sample_gray_groups(row, table, pixels);
   const __m256i indices = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
   const __m256i stride = _mm256_mullo_epi32(indices, _mm256_set1_epi32(table.tap_pairs));
   for (int i = 0; i < table.columns; i += 8) {
@@ -153,10 +159,7 @@ void sample_gray(const std::int16_t* row, const ColumnTable& table, std::uint8_t
 
 void sample_columns(const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels) {
   if (table.channels == 1) return sample_gray(row, table, pixels);
-  const bool one_pair = table.tap_pairs == 1;
-  if (table.channels == 3)
-    return one_pair ? sample_pixels<3, true>(row, table, pixels) : sample_pixels<3, false>(row, table, pixels);
-  one_pair ? sample_pixels<4, true>(row, table, pixels) : sample_pixels<4, false>(row, table, pixels);
+  table.channels == 3 ? sample_pixels<3>(row, table, pixels) : sample_pixels<4>(row, table, pixels);
 }
 
 void copy_columns(const std::uint8_t* row, int channels, int n, std::uint8_t* pixels) {
@@ -321,9 +324,19 @@ void reordered_uint8(const std::uint8_t* row, int n, const ChannelOrder& order, 
 
 const LetterboxKernels& letterbox_kernels_avx2() {
   static constexpr LetterboxKernels kKernels = {
-      blend_rows,        weigh_rows,         sample_columns,  nullptr,        copy_columns,
-      yuv_to_pixels_any, pixels_to_gray_any, planar_float32,  planar_float16, planar_uint8,
-      packed_float32,    packed_uint8,       reordered_uint8,
+      {{16, 8, sample_windows<16>}, {8, 4, sample_windows<8>}},
+      blend_rows,
+      weigh_rows,
+      sample_columns,
+      copy_columns,
+      yuv_to_pixels_any,
+      pixels_to_gray_any,
+      planar_float32,
+      planar_float16,
+      planar_uint8,
+      packed_float32,
+      packed_uint8,
+      reordered_uint8,
   };
   return kKernels;
 }

@@ -1,5 +1,7 @@
 #include <immintrin.h>
 
+#include <algorithm>
+
 #include "core/letterbox_kernels.hpp"
 #include "core/letterbox_kernels.inl"
 
@@ -9,38 +11,51 @@ namespace {
 __m512i load_512(const void* from) { return _mm512_loadu_si512(from); }
 void store_512(void* to, __m512i value) { _mm512_storeu_si512(to, value); }
 
-__m512i blend_pairs(__m512i pairs, __m512i fraction) {
-  const __m512i base = _mm512_maddubs_epi16(pairs, _mm512_set1_epi16(0x0040));  // a * 64
-  const __m512i step = _mm512_maddubs_epi16(pairs, _mm512_set1_epi16(0x40C0));  // (b - a) * 64
-  return _mm512_add_epi16(base, _mm512_mulhrs_epi16(step, fraction));
+// As in the AVX2 loops.
+__m512i sample_pairs(__m512i pairs, __m512i weights) {
+  const __m512i near = _mm512_maddubs_epi16(pairs, _mm512_set1_epi16(0x0080));
+  const __m512i far = _mm512_maddubs_epi16(pairs, _mm512_set1_epi16(static_cast<std::int16_t>(0x8000)));
+  return _mm512_sub_epi16(_mm512_mulhi_epi16(_mm512_sub_epi16(far, near), weights), near);
 }
 
-// Eight output columns as levels in 16 bits: only what they read of the two rows is blended.
-__m512i sample_eight(const std::uint8_t* a, const std::uint8_t* b, __m512i fraction, const ColumnTable& table, int i) {
-  const std::int32_t start = table.group_offsets[i / 8];
-  const __m512i first = load_512(a + start);
-  const __m512i second = load_512(b + start);
-  const __m512i low = blend_pairs(_mm512_unpacklo_epi8(first, second), fraction);
-  const __m512i high = blend_pairs(_mm512_unpackhi_epi8(first, second), fraction);
-  const auto sample_four = [&](std::ptrdiff_t at) {
-    const __m512i pairs = _mm512_permutex2var_epi16(low, load_512(table.group_indices + at), high);
-    return _mm512_srai_epi32(_mm512_madd_epi16(pairs, load_512(table.weights + at)), kWeightBits);
-  };
-  const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(i) * 8;
-  const __m512i row = _mm512_packs_epi32(sample_four(at), sample_four(at + 32));
-  return _mm512_mulhrs_epi16(row, _mm512_set1_epi16(1 << (15 - kRowFractionBits)));
-}
-
-void sample_between(const std::uint8_t* a, const std::uint8_t* b, std::int16_t fraction, const ColumnTable& table,
-                    std::uint8_t* pixels) {
-  const __m512i weight = _mm512_set1_epi16(fraction);
-  const __m512i in_order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  const int columns = table.columns;
-  for (int i = 0; i < columns; i += 16) {
-    const __m512i low = sample_eight(a, b, weight, table, i);
-    const __m512i high = sample_eight(a, b, weight, table, i + 8);
-    store_512(pixels + 4 * i, _mm512_permutexvar_epi32(in_order, _mm512_packus_epi16(low, high)));
+// One window for 32 outputs.
+__attribute__((target("avx512vbmi"))) void sample_wide_windows(const std::uint8_t* row, const WindowTable& table,
+                                                               std::int16_t* out) {
+  for (int i = 0; i < table.outputs; i += 32) {
+    const __m512i pairs =
+        _mm512_permutexvar_epi8(load_512(table.indices + 2 * i), load_512(row + table.starts[i / 32]));
+    store_512(out + i, sample_pairs(pairs, load_512(table.weights + i)));
   }
+}
+
+void sample_windows(const std::uint8_t* row, const WindowTable& table, std::int16_t* out) {
+  const auto window = [row](std::int32_t start) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + start));
+  };
+  for (int i = 0; i < table.outputs; i += 32) {
+    const std::int32_t* starts = table.starts + i / 8;
+    __m512i source = _mm512_castsi128_si512(window(starts[0]));
+    source = _mm512_mask_broadcast_i32x4(source, 0x00F0, window(starts[1]));
+    source = _mm512_mask_broadcast_i32x4(source, 0x0F00, window(starts[2]));
+    source = _mm512_mask_broadcast_i32x4(source, 0xF000, window(starts[3]));
+    const __m512i pairs = _mm512_shuffle_epi8(source, load_512(table.indices + 2 * i));
+    store_512(out + i, sample_pairs(pairs, load_512(table.weights + i)));
+  }
+}
+
+void blend_rows(const std::int16_t* above, const std::int16_t* below, std::int16_t above_weight,
+                std::int16_t below_weight, std::uint8_t* levels, int n) {
+  const __m512i first_weight = _mm512_set1_epi16(above_weight);
+  const __m512i second_weight = _mm512_set1_epi16(below_weight);
+  const __m512i half = _mm512_set1_epi16(2);
+  const __m512i in_order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+  const auto blend = [&](int i) {
+    const __m512i first = _mm512_mulhi_epi16(load_512(above + i), first_weight);
+    const __m512i second = _mm512_mulhi_epi16(load_512(below + i), second_weight);
+    return _mm512_srli_epi16(_mm512_add_epi16(_mm512_add_epi16(first, second), half), 2);
+  };
+  for (int i = 0; i < n; i += 64)
+    store_512(levels + i, _mm512_permutexvar_epi64(in_order, _mm512_packus_epi16(blend(i), blend(i + 32))));
 }
 
 void planar_float32(const std::uint8_t* pixels, int n, int byte, const LevelToFloat& map, float* out) {
@@ -79,7 +94,13 @@ void packed_uint8(const std::uint8_t* pixels, int n, const ChannelOrder& order, 
 const LetterboxKernels& letterbox_kernels_avx512() {
   static const LetterboxKernels kKernels = [] {
     LetterboxKernels kernels = letterbox_kernels_avx2();
-    kernels.sample_between = sample_between;
+    kernels.window_samplers[2] = kernels.window_samplers[1];  // of AVX2
+    kernels.window_samplers[1] = {16, 8, sample_windows};
+    if (__builtin_cpu_supports("avx512vbmi"))
+      kernels.window_samplers[0] = {64, 32, sample_wide_windows};
+    else
+      std::copy(kernels.window_samplers + 1, kernels.window_samplers + 3, kernels.window_samplers);
+    kernels.blend_rows = blend_rows;
     kernels.planar_float32 = planar_float32;
     kernels.packed_uint8 = packed_uint8;
     return kernels;

@@ -18,7 +18,7 @@ void append_weights(const std::vector<double>& real, int taps, std::vector<std::
   int given = 0;
   for (int tap = 0; tap < taps; ++tap) {
     if (tap < static_cast<int>(real.size())) sum += real[tap];
-    const int wanted = static_cast<int>(std::lround(sum / total * AxisSampling::kWeightOne));
+    const int wanted = static_cast<int>(std::lround(sum / total * TriangleAxis::kWeightOne));
     weights.push_back(static_cast<std::int16_t>(wanted - given));
     given = wanted;
   }
@@ -40,37 +40,37 @@ Placement place(ResizeMode mode, bool center, int source_width, int source_heigh
   return placed;
 }
 
-AxisSampling bilinear_axis(int source, int out) {
-  AxisSampling axis;
-  axis.taps = 2;
+BilinearAxis bilinear_axis(int source, int out, Edge edge) {
+  BilinearAxis axis;
   axis.on_pixels = true;
-  const double scale = static_cast<double>(source) / out;
+  const double scale = 1.0 / (static_cast<double>(out) / source);
+  const int last = source - 1;
   for (int i = 0; i < out; ++i) {
-    const double position = std::clamp((i + 0.5) * scale - 0.5, 0.0, source - 1.0);
-    const int first = static_cast<int>(position);
-    const double fraction = position - first;
-    const int second_weight = static_cast<int>(std::lround(fraction * AxisSampling::kWeightOne));
-    axis.first.push_back(first);
-    axis.weights.push_back(static_cast<std::int16_t>(AxisSampling::kWeightOne - second_weight));
-    axis.weights.push_back(static_cast<std::int16_t>(second_weight));
-    axis.fractions.push_back(static_cast<std::int16_t>(std::min(32767L, std::lround(fraction * 32768.0))));
-    axis.on_pixels = axis.on_pixels && axis.fractions.back() == 0;
+    const auto position = static_cast<float>((i + 0.5) * scale - 0.5);
+    const int first = static_cast<int>(std::floor(position));
+    float fraction = position - static_cast<float>(first);
+    if (edge == Edge::kWhole && (first < 0 || first >= last)) fraction = 0.0F;
+    axis.first.push_back(std::clamp(first, 0, last));
+    axis.second.push_back(std::clamp(first + 1, 0, last));
+    axis.first_weight.push_back(static_cast<std::int16_t>(std::nearbyint((1.0F - fraction) * BilinearAxis::kOne)));
+    axis.second_weight.push_back(static_cast<std::int16_t>(std::nearbyint(fraction * BilinearAxis::kOne)));
+    axis.on_pixels = axis.on_pixels && axis.second_weight.back() == 0;
   }
   return axis;
 }
 
-AxisSampling antialiased_axis(int source, int out) {
-  if (source <= out) return bilinear_axis(source, out);
-  AxisSampling axis;
+TriangleAxis triangle_axis(int source, int out) {
+  TriangleAxis axis;
   const double scale = static_cast<double>(source) / out;
-  axis.taps = std::min(source, static_cast<int>(std::ceil(scale)) * 2 + 1);
+  const double reach = std::max(1.0, scale);
+  axis.taps = std::min(source, static_cast<int>(std::ceil(reach)) * 2 + 1);
   std::vector<double> real;
   for (int i = 0; i < out; ++i) {
     const double center = (i + 0.5) * scale;
-    const int begin = std::max(0, static_cast<int>(center - scale + 0.5));
-    const int end = std::min({source, static_cast<int>(center + scale + 0.5), begin + axis.taps});
+    const int begin = std::max(0, static_cast<int>(center - reach + 0.5));
+    const int end = std::min({source, static_cast<int>(center + reach + 0.5), begin + axis.taps});
     real.clear();
-    for (int x = begin; x < end; ++x) real.push_back(std::max(0.0, 1.0 - std::abs(x + 0.5 - center) / scale));
+    for (int x = begin; x < end; ++x) real.push_back(std::max(0.0, 1.0 - std::abs(x + 0.5 - center) / reach));
     axis.first.push_back(begin);
     append_weights(real, axis.taps, axis.weights);
   }

@@ -8,10 +8,39 @@
 
 namespace edgepose {
 
-// A blended row holds its values times 64 (6 fraction bits), so that only the last rounding shows.
+// Bilinear sampling, in two steps and in integers, as OpenCV's INTER_LINEAR samples 8-bit pictures. Along x, with
+// weights in 1/2048: (left * weight + right * weight) >> 4, a level times 128. Then along y, likewise weighted:
+// ((above * weight >> 16) + (below * weight >> 16) + 2) >> 2, a level again. A sampled row has four elements a column,
+// of gray one; it and its tables reach to the end of a block, so that the kernels need not stop before it.
+constexpr int kOutputBlock = 64;
+
+// One output column; the neighbours as bytes from the row's start.
+struct BilinearColumn {
+  std::int32_t first = 0, second = 0;
+  std::int16_t first_weight = 0, second_weight = 0;
+};
+
+// The same for vector loops, which read windows of the source row and shuffle two bytes for each output out of it: the
+// neighbour of the larger weight and the other one, whose weight is given, times -32.
+struct WindowTable {
+  int outputs = 0;                        // a multiple of kOutputBlock
+  const std::int32_t* starts = nullptr;   // of the windows, in bytes from the row's start
+  const std::uint8_t* indices = nullptr;  // [outputs][2], counted in the register that a window is loaded to
+  const std::int16_t* weights = nullptr;  // [outputs]
+};
+
+// A window of so many bytes serves so many outputs. Two windows of 8 bytes share a register of 16.
+struct WindowSampler {
+  int bytes = 0;
+  int outputs = 0;
+  void (*sample)(const std::uint8_t* row, const WindowTable& table, std::int16_t* out) = nullptr;
+};
+
+// The antialiased modes' rows, blended first, hold their values times 64 (6 fraction bits), so that only the last
+// rounding shows.
 constexpr int kRowFractionBits = 6;
 
-// What the columns read of a blended row. Output column i is the sum over t of weights * row elements, the pair t of
+// What the columns read of such a row. Output column i is the sum over t of weights * row elements, the pair t of
 // source pixels starting at offsets[i] + 2 * t * channels. The kernels read up to kRowSlack elements past the last
 // pair.
 struct ColumnTable {
@@ -20,21 +49,9 @@ struct ColumnTable {
   int tap_pairs = 0;
   const std::int32_t* offsets = nullptr;
   const std::int16_t* weights = nullptr;  // [columns][tap_pairs][1 or 4 channels][2], kWeightOne = 1
-  // Where the elements that a group of columns reads begin, and which they are from there on ([columns][1 or 4
-  // channels][2], each as group_index says): all in one window that the row has. Null where they lie further apart.
-  const std::int32_t* group_offsets = nullptr;
-  const std::int16_t* group_indices = nullptr;
 };
 
-constexpr int group_columns(int channels) { return channels == 1 ? 4 : 8; }
-constexpr int group_window(int channels) { return channels == 1 ? 8 : 64; }
-// Gray: the element itself. Colour: where it lies once 64 bytes of two rows were unpacked, lane by lane of 16 bytes, to
-// two vectors: the lower halves of all lanes, then the upper ones.
-constexpr int group_index(int channels, int element) {
-  return channels == 1 ? element : (element / 16 * 8) + element % 8 + (element / 8 % 2 * 32);
-}
-
-// Tables and rows of pixels reach to the end of a block of columns, so that the kernels need not stop before it.
+// Tables and rows of pixels reach to the end of a block of columns.
 constexpr int kColumnBlock = 16;
 
 constexpr int kRowSlack = 64;
@@ -60,15 +77,16 @@ struct YuvRow {
 };
 
 struct LetterboxKernels {
-  // out = a * 64 + (b - a) * 64 * fraction / 32768, rounded.
-  void (*blend_rows)(const std::uint8_t* a, const std::uint8_t* b, std::int16_t fraction, std::int16_t* out, int n);
+  // The forms of windows to try, the best one first; those without a function end the list.
+  WindowSampler window_samplers[3];
+  // Two sampled rows to levels; n is a multiple of kOutputBlock.
+  void (*blend_rows)(const std::int16_t* above, const std::int16_t* below, std::int16_t above_weight,
+                     std::int16_t below_weight, std::uint8_t* levels, int n);
+
   // out = sum of rows[t] * weights[t], rounded to 6 fraction bits.
   void (*weigh_rows)(const std::uint8_t* const* rows, const std::int16_t* weights, int taps, std::int16_t* out, int n);
   // A blended row to pixels of 4 bytes, rounded to levels: the source's channels in their order; gray thrice.
   void (*sample_columns)(const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels);
-  // Both of blend_rows and sample_columns, from tables with groups; null: call the two.
-  void (*sample_between)(const std::uint8_t* a, const std::uint8_t* b, std::int16_t fraction, const ColumnTable& table,
-                         std::uint8_t* pixels);
   // A source row to pixels of 4 bytes, column by column.
   void (*copy_columns)(const std::uint8_t* row, int channels, int n, std::uint8_t* pixels);
   // Pairs of pixels, BT.601 limited range, to B G R and a zero.

@@ -20,11 +20,11 @@ inline void store_pixel(std::uint8_t* out, std::uint32_t pixel) {
   std::memcpy(out, &pixel, 4);
 }
 
-inline void blend_rows_from(int i, const std::uint8_t* a, const std::uint8_t* b, std::int16_t fraction,
-                            std::int16_t* out, int n) {
-  for (; i < n; ++i) {
-    const int step = (b[i] - a[i]) * 64 * fraction;
-    out[i] = static_cast<std::int16_t>(a[i] * 64 + ((step + (1 << 14)) >> 15));
+inline void blend_rows_any(const std::int16_t* above, const std::int16_t* below, std::int16_t above_weight,
+                           std::int16_t below_weight, std::uint8_t* __restrict levels, int n) {
+  for (int i = 0; i < n; ++i) {
+    const int sum = (above[i] * above_weight >> 16) + (below[i] * below_weight >> 16);
+    levels[i] = static_cast<std::uint8_t>((sum + 2) >> 2);
   }
 }
 
@@ -55,28 +55,21 @@ std::int32_t sample_channel(const std::int16_t* source, const std::int16_t* weig
   return sum;
 }
 
-template <int kChannels, bool kOnePair>
+template <int kChannels>
 void sample_columns_from(int i, const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels) {
   constexpr int kLanes = kChannels == 1 ? 1 : 4;
   constexpr int kShift = kWeightBits + kRowFractionBits;
-  const int pairs = kOnePair ? 1 : table.tap_pairs;
   for (; i < table.columns; ++i) {
-    const std::int16_t* weights = table.weights + static_cast<std::ptrdiff_t>(i) * pairs * kLanes * 2;
+    const std::int16_t* weights = table.weights + static_cast<std::ptrdiff_t>(i) * table.tap_pairs * kLanes * 2;
     std::uint32_t level[4] = {};
     for (int c = 0; c < kChannels; ++c) {
-      const std::int32_t sum = sample_channel<kChannels>(row + table.offsets[i] + c, weights, pairs);
+      const std::int32_t sum = sample_channel<kChannels>(row + table.offsets[i] + c, weights, table.tap_pairs);
       level[c] = static_cast<std::uint32_t>((sum + (1 << (kShift - 1))) >> kShift);
     }
     const std::uint32_t pixel =
         kChannels == 1 ? level[0] * 0x01010101U : level[0] | level[1] << 8 | level[2] << 16 | level[3] << 24;
     store_pixel(pixels + 4 * i, pixel);
   }
-}
-
-template <int kChannels>
-void sample_columns_from(int i, const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels) {
-  if (table.tap_pairs == 1) return sample_columns_from<kChannels, true>(i, row, table, pixels);
-  sample_columns_from<kChannels, false>(i, row, table, pixels);
 }
 
 inline void sample_columns_from(int i, const std::int16_t* row, const ColumnTable& table, std::uint8_t* pixels) {

@@ -6,22 +6,44 @@
 namespace edgepose {
 namespace {
 
-int16x8_t blend_eight(uint8x8_t a, uint8x8_t b, int16x8_t fraction) {
-  const int16x8_t base = vreinterpretq_s16_u16(vshll_n_u8(a, 6));
-  const int16x8_t step = vshlq_n_s16(vreinterpretq_s16_u16(vsubl_u8(b, a)), 6);
-  return vaddq_s16(base, vqrdmulhq_s16(step, fraction));
+// (near * weight + far * weight) >> 4: near * 128 + ((far - near) * weight >> 4). The table's weight is times -32, the
+// multiplication doubles and takes the upper half.
+int16x8_t sample_pairs(uint8x16_t pairs, int16x8_t weights) {
+  const uint16x8_t words = vreinterpretq_u16_u8(pairs);
+  const uint16x8_t near = vshlq_n_u16(vandq_u16(words, vdupq_n_u16(0xFF)), 6);
+  const uint16x8_t far = vshlq_n_u16(vshrq_n_u16(words, 8), 6);
+  const int16x8_t difference = vreinterpretq_s16_u16(vsubq_u16(near, far));
+  return vaddq_s16(vreinterpretq_s16_u16(vshlq_n_u16(near, 1)), vqdmulhq_s16(difference, weights));
 }
 
-void blend_rows(const std::uint8_t* a, const std::uint8_t* b, std::int16_t fraction, std::int16_t* out, int n) {
-  const int16x8_t weight = vdupq_n_s16(fraction);
-  int i = 0;
-  for (; i + 16 <= n; i += 16) {
-    const uint8x16_t first = vld1q_u8(a + i);
-    const uint8x16_t second = vld1q_u8(b + i);
-    vst1q_s16(out + i, blend_eight(vget_low_u8(first), vget_low_u8(second), weight));
-    vst1q_s16(out + i + 8, blend_eight(vget_high_u8(first), vget_high_u8(second), weight));
+template <int kWindowBytes>
+void sample_windows(const std::uint8_t* row, const WindowTable& table, std::int16_t* out) {
+  constexpr int kWindows = 16 / kWindowBytes;
+  const std::int32_t* starts = table.starts;
+  for (int i = 0; i < table.outputs; i += 8, starts += kWindows) {
+    const uint8x16_t source = kWindowBytes == 16
+                                  ? vld1q_u8(row + starts[0])
+                                  : vcombine_u8(vld1_u8(row + starts[0]), vld1_u8(row + starts[kWindows - 1]));
+    const uint8x16_t pairs = vqtbl1q_u8(source, vld1q_u8(table.indices + 2 * i));
+    vst1q_s16(out + i, sample_pairs(pairs, vld1q_s16(table.weights + i)));
   }
-  blend_rows_from(i, a, b, fraction, out, n);
+}
+
+// The multiplications double: of twice the product's upper half the half is taken, which rounds down once.
+int16x8_t blend_eight(const std::int16_t* above, const std::int16_t* below, std::int16_t above_weight,
+                      std::int16_t below_weight) {
+  const int16x8_t first = vqdmulhq_n_s16(vld1q_s16(above), above_weight);
+  const int16x8_t second = vqdmulhq_n_s16(vld1q_s16(below), below_weight);
+  return vsraq_n_s16(vshrq_n_s16(first, 1), second, 1);
+}
+
+void blend_rows(const std::int16_t* above, const std::int16_t* below, std::int16_t above_weight,
+                std::int16_t below_weight, std::uint8_t* levels, int n) {
+  for (int i = 0; i < n; i += 16) {
+    const int16x8_t low = blend_eight(above + i, below + i, above_weight, below_weight);
+    const int16x8_t high = blend_eight(above + i + 8, below + i + 8, above_weight, below_weight);
+    vst1q_u8(levels + i, vcombine_u8(vqrshrun_n_s16(low, 2), vqrshrun_n_s16(high, 2)));
+  }
 }
 
 void weigh_rows(const std::uint8_t* const* rows, const std::int16_t* weights, int taps, std::int16_t* out, int n) {
@@ -196,9 +218,19 @@ void reordered_uint8(const std::uint8_t* row, int n, const ChannelOrder& order, 
 
 const LetterboxKernels& letterbox_kernels_neon() {
   static constexpr LetterboxKernels kKernels = {
-      blend_rows,        weigh_rows,         sample_columns,  nullptr,        copy_columns,
-      yuv_to_pixels_any, pixels_to_gray_any, planar_float32,  planar_float16, planar_uint8,
-      packed_float32,    packed_uint8,       reordered_uint8,
+      {{16, 8, sample_windows<16>}, {8, 4, sample_windows<8>}},
+      blend_rows,
+      weigh_rows,
+      sample_columns,
+      copy_columns,
+      yuv_to_pixels_any,
+      pixels_to_gray_any,
+      planar_float32,
+      planar_float16,
+      planar_uint8,
+      packed_float32,
+      packed_uint8,
+      reordered_uint8,
   };
   return kKernels;
 }

@@ -4,10 +4,6 @@
 namespace edgepose {
 namespace {
 
-void blend_rows(const std::uint8_t* a, const std::uint8_t* b, std::int16_t fraction, std::int16_t* out, int n) {
-  blend_rows_from(0, a, b, fraction, out, n);
-}
-
 void weigh_rows(const std::uint8_t* const* rows, const std::int16_t* weights, int taps, std::int16_t* out, int n) {
   weigh_rows_from(0, rows, weights, taps, out, n);
 }
@@ -36,8 +32,8 @@ void reordered_uint8(const std::uint8_t* row, int n, const ChannelOrder& order, 
 
 const LetterboxKernels& letterbox_kernels_plain() {
   static constexpr LetterboxKernels kKernels = {
-      blend_rows, weigh_rows, sample_columns, nullptr, copy_columns, yuv_to_pixels_any, pixels_to_gray_any,
-      nullptr,    nullptr,    planar_uint8,   nullptr, packed_uint8, reordered_uint8,
+      {},      blend_rows_any, weigh_rows,   sample_columns, copy_columns, yuv_to_pixels_any, pixels_to_gray_any,
+      nullptr, nullptr,        planar_uint8, nullptr,        packed_uint8, reordered_uint8,
   };
   return kKernels;
 }

@@ -112,6 +112,8 @@ double bilinear_reference(const ImageView& image, const Roi& roi, double x, doub
 
 }  // namespace
 
+// The levels' integer arithmetic rounds down twice by up to a quarter, weights have 11 bits: see test_letterbox.py for
+// the very levels.
 TEST(letterbox_levels_are_bilinear_and_padding_is_114) {
   Random random(1);
   Letterbox letterbox(levels_options());
@@ -133,7 +135,7 @@ TEST(letterbox_levels_are_bilinear_and_padding_is_114) {
           const double wanted = inside ? bilinear_reference(picture.view, roi, source_x, source_y, c) : 114.0;
           worst = std::max(worst, std::abs(out.bytes[(y * out.view.width + x) * 3 + c] - wanted));
         }
-    CHECK(worst <= 0.52);
+    CHECK(worst <= 1.1);
   }
 }
 
@@ -206,11 +208,11 @@ TEST(letterbox_survives_extreme_shapes) {
 TEST(antialiased_weights_add_up_exactly) {
   for (int source : {2, 7, 100, 641, 5000})
     for (int out : {1, 3, 64, 99}) {
-      const AxisSampling axis = antialiased_axis(source, out);
+      const TriangleAxis axis = triangle_axis(source, out);
       for (int i = 0; i < out; ++i) {
         int sum = 0;
         for (int tap = 0; tap < axis.taps; ++tap) sum += axis.weights[static_cast<std::size_t>(i) * axis.taps + tap];
-        CHECK(sum == AxisSampling::kWeightOne);
+        CHECK(sum == TriangleAxis::kWeightOne);
       }
     }
 }

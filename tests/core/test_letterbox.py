@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,6 +19,8 @@ from edgepose import _core
 
 Picture = NDArray[np.uint8]
 PAD = 114
+# OpenCV's builds for other processors may sample 8-bit pictures by other code, with other roundings.
+OPENCV_TOLERANCE = 0 if platform.machine() in ("x86_64", "AMD64") else 1
 
 
 @pytest.fixture(params=_core.available_simd_levels())
@@ -55,6 +58,27 @@ def opencv_letterbox(image: Picture, out: tuple[int, int], center: bool = True) 
     return canvas
 
 
+def sampling(source: int, out: int, *, edge_is_whole: bool) -> tuple[NDArray[np.int64], ...]:
+    """Of each output position the two source positions and their weights in 1/2048."""
+    position = ((np.arange(out) + 0.5) * (1 / (out / source)) - 0.5).astype(np.float32)
+    first = np.floor(position).astype(np.int64)
+    fraction = position - first.astype(np.float32)
+    if edge_is_whole:
+        fraction[(first < 0) | (first >= source - 1)] = 0
+    weights = [np.rint(f * np.float32(2048)).astype(np.int64) for f in (np.float32(1) - fraction, fraction)]
+    return np.clip(first, 0, source - 1), np.clip(first + 1, 0, source - 1), *weights
+
+
+def fixed_point_bilinear(image: Picture, out: tuple[int, int]) -> Picture:
+    """image (H, W, C) resized to (height, width) with the arithmetic of OpenCV's INTER_LINEAR, in plain numpy."""
+    left, right, left_weight, right_weight = sampling(image.shape[1], out[1], edge_is_whole=True)
+    above, below, above_weight, below_weight = sampling(image.shape[0], out[0], edge_is_whole=False)
+    wide = image.astype(np.int64)
+    rows = (wide[:, left] * left_weight[:, None] + wide[:, right] * right_weight[:, None]) >> 4
+    upper, lower = rows[above] * above_weight[:, None, None] >> 16, rows[below] * below_weight[:, None, None] >> 16
+    return ((upper + lower + 2) >> 2).astype(np.uint8)
+
+
 def levels(image: Picture, out: tuple[int, int] = (64, 64), **options: Any) -> Picture:
     """The letterbox's uint8 levels, (out_height, out_width, 3 or 1), BGR unless said."""
     call = {key: options.pop(key) for key in ("format", "roi") if key in options}
@@ -73,24 +97,55 @@ SIZES = [(108, 81), (81, 108), (48, 64), (192, 108), (640, 480), (64, 64), (7, 3
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_bgr_levels_are_within_one_of_opencv(simd: str, size: tuple[int, int]) -> None:
+def test_bgr_levels_are_those_of_opencv(simd: str, size: tuple[int, int]) -> None:
     image = picture(*size)
-    assert difference(levels(image), opencv_letterbox(image, (64, 64))) <= 1
+    assert difference(levels(image), opencv_letterbox(image, (64, 64))) <= OPENCV_TOLERANCE
 
 
-def test_mean_difference_from_exact_bilinear_is_a_rounding(simd: str) -> None:
+# Among them one axis kept, halved and thirded pictures, tiny ones, and columns near and far apart, which are sampled by
+# different loops.
+RESIZES = [
+    ((108, 81), (64, 48)),
+    ((48, 64), (61, 83)),
+    ((128, 96), (64, 48)),
+    ((96, 144), (32, 48)),
+    ((50, 40), (50, 23)),
+    ((50, 40), (19, 40)),
+    ((30, 300), (70, 99)),
+    ((20, 999), (7, 101)),
+    ((9, 400), (9, 401)),
+    ((2, 3), (40, 50)),
+    ((1, 1), (5, 7)),
+    ((5, 7), (1, 1)),
+    ((3, 5000), (2, 4999)),
+]
+
+
+@pytest.mark.parametrize(("size", "out"), RESIZES)
+@pytest.mark.parametrize("format", ["BGR", "BGRA", "GRAY"])
+def test_levels_are_those_of_the_fixed_point_arithmetic(
+    simd: str, size: tuple[int, int], out: tuple[int, int], format: str
+) -> None:
+    image = picture(*size, {"BGR": 3, "BGRA": 4, "GRAY": 1}[format])
+    got = levels(image, out, mode="stretch", format=format)
+    wanted = np.broadcast_to(fixed_point_bilinear(image, out)[..., :3], got.shape)
+    np.testing.assert_array_equal(got, wanted)
+
+
+def test_levels_are_near_the_real_values(simd: str) -> None:
+    """The two roundings down along y come to at most half a level, before the last one."""
     image = picture(108, 81)
     left, top, width, height = placement((108, 81), (64, 64))
     exact = cv2.resize(image.astype(np.float64), (width, height), interpolation=cv2.INTER_LINEAR)
     got = levels(image)[top : top + height, left : left + width]
-    assert np.abs(got - exact).max() <= 0.52
+    assert np.abs(got - exact).max() <= 1.1
 
 
 @pytest.mark.parametrize("center", [True, False])
 @pytest.mark.parametrize("out", [(64, 64), (32, 96), (61, 67), (1, 1)])
 def test_padding_lies_as_ultralytics_has_it(out: tuple[int, int], center: bool) -> None:
     image = picture(50, 37)
-    assert difference(levels(image, out, center=center), opencv_letterbox(image, out, center)) <= 1
+    assert difference(levels(image, out, center=center), opencv_letterbox(image, out, center)) <= OPENCV_TOLERANCE
 
 
 @pytest.mark.parametrize("pad_value", [0, 128, 255])
@@ -109,19 +164,29 @@ def test_the_padding_is_mapped_as_levels_are(pad_value: int, layout: str) -> Non
 def test_stretch_fills_the_input() -> None:
     image = picture(50, 37)
     got = levels(image, (64, 80), mode="stretch")
-    assert difference(got, cv2.resize(image, (80, 64), interpolation=cv2.INTER_LINEAR)) <= 1
+    assert difference(got, cv2.resize(image, (80, 64), interpolation=cv2.INTER_LINEAR)) <= OPENCV_TOLERANCE
 
 
-@pytest.mark.parametrize("size", [(64, 48), (128, 96), (192, 192)])
-def test_scales_that_fall_on_pixels_are_exact(simd: str, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("size", [(64, 48), (192, 192)])
+def test_scales_that_fall_on_pixels_pick_them(simd: str, size: tuple[int, int]) -> None:
     image = picture(*size)
-    assert difference(levels(image), opencv_letterbox(image, (64, 64))) == 0 or size == (128, 96)
+    step = size[0] // 64
+    picked = image[step // 2 :: step, step // 2 :: step]
+    left = (64 - picked.shape[1]) // 2
+    np.testing.assert_array_equal(levels(image)[:, left : left + picked.shape[1]], picked)
+
+
+def test_halving_is_the_rounded_mean_of_four(simd: str) -> None:
+    image = picture(128, 128)
+    wide = image.astype(np.int32)
+    mean = (wide[::2, ::2] + wide[::2, 1::2] + wide[1::2, ::2] + wide[1::2, 1::2] + 2) >> 2
+    np.testing.assert_array_equal(levels(image), mean)
 
 
 def test_picture_of_1_by_10000_keeps_one_column(simd: str) -> None:
     tall = picture(10000, 1)
     got = levels(tall)
-    assert difference(got[:, 31:32], cv2.resize(tall, (1, 64)).reshape(64, 1, 3)) <= 1
+    assert difference(got[:, 31:32], cv2.resize(tall, (1, 64)).reshape(64, 1, 3)) <= OPENCV_TOLERANCE
     assert (got[:, :31] == PAD).all()
     assert (got[:, 32:] == PAD).all()
 
@@ -224,9 +289,9 @@ def encoded(format: str, height: int, width: int) -> tuple[Picture, Picture]:
 
 @pytest.mark.parametrize("format", CONVERSIONS)
 @pytest.mark.parametrize("size", [(108, 82), (64, 48), (48, 64), (22, 130)])
-def test_formats_are_within_one_level_of_opencv(simd: str, format: str, size: tuple[int, int]) -> None:
+def test_formats_give_the_levels_of_opencv(simd: str, format: str, size: tuple[int, int]) -> None:
     image, bgr = encoded(format, *size)
-    assert difference(levels(image, format=format), opencv_letterbox(bgr, (64, 64))) <= 1
+    assert difference(levels(image, format=format), opencv_letterbox(bgr, (64, 64))) <= OPENCV_TOLERANCE
 
 
 @pytest.mark.parametrize("format", ["NV12", "I420", "YUYV"])
@@ -318,7 +383,7 @@ def test_one_object_serves_changing_pictures_and_inputs(simd: str) -> None:
         image = picture(height, width)
         for out in (buffer, other):
             letterbox(image, out)
-            assert difference(out[0], opencv_letterbox(image, out.shape[1:3])) <= 1
+            assert difference(out[0], opencv_letterbox(image, out.shape[1:3])) <= OPENCV_TOLERANCE
 
 
 def test_a_batch_is_written_picture_by_picture() -> None:
@@ -343,23 +408,30 @@ def test_the_transform_maps_source_pixels_to_the_input(roi: tuple[int, int, int,
     assert y1 * scale_y + pad_y == pytest.approx(top + height)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
-    size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
-    out=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    size=st.tuples(st.integers(1, 90), st.integers(1, 300)),
+    out=st.tuples(st.integers(1, 70), st.integers(1, 150)),
+    format=st.sampled_from(["BGR", "BGRA", "GRAY"]),
     mode=st.sampled_from(["letterbox", "stretch"]),
     center=st.booleans(),
+    level=st.sampled_from(_core.available_simd_levels()),
     seed=st.integers(0, 9),
 )
-def test_any_size_is_within_one_level_of_opencv(
-    size: tuple[int, int], out: tuple[int, int], mode: str, center: bool, seed: int
+def test_any_size_gives_the_levels_of_opencv(
+    size: tuple[int, int], out: tuple[int, int], format: str, mode: str, center: bool, level: str, seed: int
 ) -> None:
-    image = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    channels = {"BGR": 3, "BGRA": 4, "GRAY": 1}[format]
+    image = np.random.default_rng(seed).integers(0, 256, (*size, channels), dtype=np.uint8)
     if mode == "stretch":
-        wanted = cv2.resize(image, out[::-1], interpolation=cv2.INTER_LINEAR)
+        wanted = cv2.resize(image, out[::-1], interpolation=cv2.INTER_LINEAR).reshape(*out, channels)
     else:
         wanted = opencv_letterbox(image, out, center)
-    assert difference(levels(image, out, mode=mode, center=center), wanted) <= 1
+    before = _core.simd_level()
+    _core.set_simd_level(level)
+    got = levels(image, out, mode=mode, center=center, format=format)
+    _core.set_simd_level(before)
+    assert difference(got, np.broadcast_to(wanted[..., :3], got.shape)) <= OPENCV_TOLERANCE
 
 
 @settings(max_examples=60, deadline=None)
