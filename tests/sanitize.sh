@@ -5,7 +5,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
 build=build/sanitize
-"$python" -m pip install -q pybind11 cmake ninja
 "$python" -m cmake -S . -B "$build" -G Ninja -DEDGEPOSE_SANITIZE=ON -DEDGEPOSE_TESTS=ON -DPython_EXECUTABLE="$("$python" -c 'import sys; print(sys.executable)')" > /dev/null
 "$python" -m cmake --build "$build"
 "$build/csrc/tests/core_tests"
