@@ -85,6 +85,8 @@ class OpenVinoBackend:
             self._runtime = _runtime()
             core = self._runtime.Core()
             device = _device(core, options.device)
+            if device == "CPU":  # pinned, the threads of all models of a process share the first cores
+                config["ENABLE_CPU_PINNING"] = False
             try:
                 model = core.compile_model(path, device, config)
                 self._request = model.create_infer_request()
