@@ -116,6 +116,49 @@ def make_onnx(tmp_path: Path) -> MakeOnnx:
 
 
 @pytest.fixture
+def make_sized(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a model that finds one person in each picture: in the middle of the input, half its width and height, as
+    sure as the picture's mean is bright."""
+
+    onnx = pytest.importorskip("onnx")
+
+    def make(batch: int | str = "batch", height: int | str = "height", width: int | str = "width") -> Path:
+        node, floats = onnx.helper.make_node, onnx.TensorProto.FLOAT
+        half = onnx.numpy_helper.from_array(np.float32(0.5), "half")
+        axes = [onnx.numpy_helper.from_array(np.array(a, np.int64), f"axes{i}") for i, a in enumerate(([3], [2]))]
+        nodes = [
+            node("Mul", ["images", "images"], ["squares"]),
+            node("Sub", ["squares", "squares"], ["zeros"]),
+            node("Exp", ["zeros"], ["ones"]),
+            node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3]),
+            node("Squeeze", ["mean", "axes0"], ["score"]),
+        ]
+        for side, (first, second) in {"w": (3, 2), "h": (2, 3)}.items():
+            nodes += [
+                node("ReduceSum", ["ones", f"axes{3 - first}"], [f"{side}_lines"]),
+                node("ReduceMax", [f"{side}_lines"], [f"{side}_whole"], axes=[1, second]),
+                node("Mul", [f"{side}_whole", "half"], [f"{side}_half"]),
+                node("Squeeze", [f"{side}_half", "axes0"], [side]),
+            ]
+        rows = ["w", "h", "w", "h", "score", *["w", "h", "score"] * 17]
+        nodes.append(node("Concat", rows, ["output0"], axis=1))
+        graph = onnx.helper.make_graph(
+            nodes,
+            "sized",
+            [onnx.helper.make_tensor_value_info("images", floats, [batch, 3, height, width])],
+            [onnx.helper.make_tensor_value_info("output0", floats, [batch, 56, 1])],
+            [half, *axes],
+        )
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
+        onnx.checker.check_model(model)
+        path = tmp_path / "sized.onnx"
+        path.write_bytes(model.SerializeToString())
+        return path
+
+    return make
+
+
+@pytest.fixture
 def make_openvino(make_onnx: MakeOnnx, tmp_path: Path) -> Callable[..., Path]:
     """Writes a small OpenVINO model into a folder of its own and gives the path of its .xml."""
     openvino = pytest.importorskip("openvino")
