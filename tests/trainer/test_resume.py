@@ -88,6 +88,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tiny_settings: dict[str, Any], tmp_p
         "save_batches": 1,
         "val": False,
         "verbose": True,
+        "workers": 1,
     }
     process = start(settings, tmp_path / "settings")
     last = tmp_path / "train" / "weights" / "last.pt"
