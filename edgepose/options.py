@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral, Real
 
 
 def unknown_option(name: str, known: Iterable[str], what: str = "option") -> str:
@@ -13,3 +14,15 @@ def unknown_option(name: str, known: Iterable[str], what: str = "option") -> str
     near = get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(names)}"
     return f"unknown {what} {name!r}: {hint}"
+
+
+def check_number(name: str, value: object) -> None:
+    """Raises TypeError for what is no number; its range is checked where it is used."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"got {name}={value!r}, expected a number")
+
+
+def check_integer(name: str, value: object) -> None:
+    """Raises TypeError for what is no whole number."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"got {name}={value!r}, expected a whole number")

@@ -13,7 +13,7 @@ import numpy as np
 from edgepose import _core
 from edgepose.artifact import Artifact, open_artifact
 from edgepose.contract import MAX_SIDE
-from edgepose.options import unknown_option
+from edgepose.options import check_integer, check_number, unknown_option
 from edgepose.result import PoseResult, Speed
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ Roi = tuple[int, int, int, int]
 
 DEFAULT_IMGSZ = 640
 MAX_BATCH = 16  # of a model that takes any batch: more gains no speed on a small computer and costs memory
+_LOADING = ("spec", "backend", "device", "threads", "precision")  # options of `open_artifact`
 PIXEL_FORMATS = ("BGR", "RGB", "BGRA", "RGBA", "GRAY", "NV12", "I420", "YUYV")
 
 
@@ -90,23 +91,21 @@ class PoseRunner:
         options = {name: value for name, value in locals().items() if name not in ("self", "unknown")}
         for name in unknown:
             raise TypeError(unknown_option(name, options))
+        for name in ("conf", "iou"):
+            check_number(name, options[name])
+        for name in ("max_det", "max_candidates"):
+            check_integer(name, options[name])
         self._options = options
         self._color = check_color(color)
         self._busy = threading.Lock()
+        self._closed = False
         started = perf_counter()
-        artifact = (
-            model
-            if isinstance(model, Artifact)
-            else open_artifact(
-                _default_model() if model is None else model,
-                spec=spec,
-                backend=backend,
-                device=device,
-                threads=threads,
-                precision=precision,
-                verbose=verbose,
-            )
-        )
+        loading: dict[str, Any] = {name: options[name] for name in _LOADING}
+        if isinstance(model, Artifact):
+            _refuse_loading_options(loading)
+            artifact = model
+        else:
+            artifact = open_artifact(_default_model() if model is None else model, **loading, verbose=verbose)
         self._spec, self._backend = artifact.spec, artifact.backend
         try:
             self._size = _input_size(self._spec.input, imgsz, rect)
@@ -153,7 +152,10 @@ class PoseRunner:
 
         Raises:
             ValueError, TypeError: a picture that is none. FileNotFoundError: no such file.
+            RuntimeError: the runner is closed, or in use by another thread.
         """
+        if roi is not None:
+            _check_roi(roi)
         if isinstance(source, (list, tuple)) or (isinstance(source, np.ndarray) and source.ndim == 4):
             results = self._predict_many([self._load(item, color) for item in source], roi)
             return [_named(result, item) for result, item in zip(results, source, strict=True)]
@@ -188,7 +190,8 @@ class PoseRunner:
             self.predict(np.full((height, width, 3), 114, np.uint8), color="BGR")
 
     def close(self) -> None:
-        """Frees the model; safe to call twice."""
+        """Frees the model; safe to call twice. Predicting afterwards raises RuntimeError."""
+        self._closed = True
         self._backend.close()
 
     def __enter__(self) -> PoseRunner:
@@ -198,6 +201,8 @@ class PoseRunner:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if isinstance(self._options["model"], Artifact):
+            raise TypeError("a PoseRunner of an open artifact cannot be pickled: make it of the model's path")
         return _rebuild, (self._options,)
 
     def _load(self, source: Picture, color: str | None) -> tuple[NDArray[np.uint8], str]:
@@ -216,6 +221,8 @@ class PoseRunner:
         if not self._busy.acquire(blocking=False):
             raise RuntimeError("this PoseRunner is in use by another thread: make one PoseRunner for each thread")
         try:
+            if self._closed:
+                raise RuntimeError("this PoseRunner is closed: make a new one")
             start = perf_counter()
             sizes = [picture_size(image, color) for image, color in pictures]
             buffer = self._backend.input_buffer(self._input_shape(sizes, roi))
@@ -260,6 +267,14 @@ def _named(result: PoseResult, source: object) -> PoseResult:
     return result.with_source(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else result
 
 
+def _check_roi(roi: Roi) -> None:
+    """Raises TypeError for what is no region; whether it lies in the picture is checked where it is used."""
+    if not isinstance(roi, (tuple, list, np.ndarray)) or len(roi) != 4:
+        raise TypeError(f"got roi={roi!r}, expected (x0, y0, x1, y1) in pixels")
+    for side in roi:
+        check_integer("roi", side)
+
+
 def rect_size(sizes: Sequence[tuple[int, int]], side: int, stride: int) -> tuple[int, int]:
     """The least (height, width) in whole strides that holds each picture of (width, height) scaled into a square."""
     scales = [side / max(1, *size) for size in sizes]
@@ -283,6 +298,8 @@ def picture_size(image: NDArray[np.uint8], color: str) -> tuple[int, int]:
 
 def check_color(color: str) -> str:
     """The name of a pixel format in capitals. Raises ValueError for one that edgepose does not read."""
+    if not isinstance(color, str):
+        raise TypeError(f"got color={color!r}, expected one of {', '.join(PIXEL_FORMATS)}")
     if color.upper() not in PIXEL_FORMATS:
         raise ValueError(f"unknown colour order color={color!r}, expected one of {', '.join(PIXEL_FORMATS)}")
     return color.upper()
@@ -370,6 +387,12 @@ def _quantization(output: OutputSpec) -> dict[str, Any]:
 def _head(output: OutputSpec, index: int) -> dict[str, Any]:
     head = {"role": output.role, "index": index, "stride": output.stride, "layout": output.layout}
     return {**head, "dtype": output.dtype, **_quantization(output)}
+
+
+def _refuse_loading_options(options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        if value not in (None, "auto"):
+            raise ValueError(f"{name}={value!r}: the model is open already, give this where it is opened")
 
 
 def _default_model() -> str:

@@ -15,6 +15,8 @@ _FOR_FORMAT = {"onnx": ("onnxruntime", "openvino"), "openvino": ("openvino",), "
 
 def choose_backend(model_format: str, backend: str) -> str:
     """The runtime for a model file of this format: the one named, or, of "auto", the format's own."""
+    if not isinstance(backend, str):
+        raise TypeError(f"got backend={backend!r}, expected text such as 'auto'")
     able = _FOR_FORMAT[model_format]
     if backend == "auto":
         return able[0]

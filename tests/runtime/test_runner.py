@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from edgepose import PoseResult, PoseRunner
+from edgepose.artifact import open_artifact
 
 REPO = Path(__file__).parents[2]
 
@@ -240,6 +241,59 @@ def test_a_read_only_strided_picture_is_read(runner: PoseRunner, bus: np.ndarray
 def test_an_unknown_option_names_the_nearest(onnx_model: Path) -> None:
     with pytest.raises(TypeError, match="did you mean 'threads'"):
         PoseRunner(onnx_model, thread=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    {
+        "conf": None,
+        "iou": True,
+        "max_det": 1.5,
+        "max_candidates": "9",
+        "color": 3,
+        "backend": None,
+        "device": 3,
+        "threads": "2",
+    }.items(),
+)
+def test_an_option_of_another_type_is_named(onnx_model: Path, option: str, value: object) -> None:
+    with pytest.raises(TypeError, match=rf"got {option}="):
+        PoseRunner(onnx_model, **{option: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("option", "value"), [("conf", 1.1), ("conf", float("nan")), ("iou", -0.1), ("max_det", 0)])
+def test_an_option_out_of_range_is_named(onnx_model: Path, option: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"{option} is "):
+        PoseRunner(onnx_model, **{option: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("roi", [(0, 0, 5), (0.5, 0, 5, 5), "abcd", 7])
+def test_what_is_no_region_is_refused(runner: PoseRunner, bus: np.ndarray, roi: object) -> None:
+    with pytest.raises(TypeError, match="got roi="):
+        runner.predict(bus, roi=roi)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("roi", [(0, 0, 0, 0), (-1, 0, 5, 5), (0, 0, 5000, 5), (5, 5, 2, 2)])
+def test_a_region_outside_the_picture_is_refused(runner: PoseRunner, bus: np.ndarray, roi: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="0 <= x0 < x1 <= 810"):
+        runner.predict(bus, roi=roi)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("model", ["onnx_model", "openvino_model", "movenet"])
+def test_a_closed_runner_says_so(request: pytest.FixtureRequest, bus: np.ndarray, model: str) -> None:
+    closed = PoseRunner(request.getfixturevalue(model))
+    closed.close()
+    closed.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        closed.predict(bus)
+
+
+def test_an_open_artifact_takes_no_options_of_loading_and_is_not_pickled(onnx_model: Path) -> None:
+    artifact = open_artifact(onnx_model)
+    with pytest.raises(ValueError, match="threads=3: the model is open already"):
+        PoseRunner(artifact, threads=3)
+    with PoseRunner(artifact) as runner, pytest.raises(TypeError, match="make it of the model's path"):
+        pickle.dumps(runner)
 
 
 def test_an_unknown_colour_order_is_refused(onnx_model: Path) -> None:
