@@ -114,13 +114,16 @@ VERBS: Final = {verb.name: verb for verb in (_PREDICT, _INFO, _BENCHMARK, _DOCTO
 TRAINER_VERBS: Final = {
     "train": "Train a model on labelled pictures.",
     "val": "Measure a model's accuracy on labelled pictures.",
+    "export": "Make an artifact for a runtime of a checkpoint, and prove that it does what the checkpoint did.",
+    "verify": "Compare an artifact with the checkpoint that it is from, on real pictures.",
     "convert": "Convert labels between formats.",
     "check": "Look for what is broken in a data set, and draw its labels.",
     "cfg": "Print every training setting with its default.",
 }
 
-# A file of one of these kinds is a checkpoint or the plan of a network: the trainer's verb of the same name takes it.
-TRAINER_FILES: Final = (".pt", ".pth", ".yaml", ".yml")
+# A checkpoint, the plan of a network, or an artifact that the device half has no runtime for: the trainer's verb of
+# the same name takes it.
+TRAINER_FILES: Final = (".pt", ".pth", ".yaml", ".yml", ".torchscript")
 
 
 def verb_names() -> tuple[str, ...]:

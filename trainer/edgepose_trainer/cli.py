@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from edgepose.command import registry
-from edgepose.command.verbs import BOOL, INT, TEXT, WORDS, Kind, Option, Verb, one_of
+from edgepose.command.verbs import BOOL, FLOAT, INT, SIZE, TEXT, WORDS, Kind, Option, Verb, one_of
 from edgepose_trainer.config import default_settings, default_text
 
 INTERRUPTED = 130
@@ -74,6 +74,56 @@ _VAL = Verb(
     extra="train",
 )
 
+
+def _int8(text: str) -> bool | str:
+    return "dynamic" if text == "dynamic" else bool(BOOL.parse(text))
+
+
+_EXPORT = Verb(
+    "export",
+    registry.TRAINER_VERBS["export"],
+    "edgepose_trainer.cli:export",
+    (
+        Option("model", TEXT, None, "checkpoint (.pt) or model YAML; without it the table of formats is printed"),
+        Option("format", TEXT, "onnx", "format of the artifact; edgepose export prints them all"),
+        Option("imgsz", SIZE, None, "input size in pixels; the checkpoint's own if not given"),
+        Option("half", BOOL, False, "float16"),
+        Option("int8", Kind("true|false|dynamic", _int8), False, "static int8; dynamic: int8 weights alone"),
+        Option("data", TEXT, None, "data YAML for calibration and comparison; the one trained on if not given"),
+        Option("fraction", FLOAT, None, "share of the training pictures to calibrate on; 200 pictures if not given"),
+        Option("calibration", TEXT, "auto", "ranges of int8: auto (the format's best), minmax or percentile"),
+        Option("dynamic", BOOL, False, "any input size and batch"),
+        Option("batch", INT, 1, "pictures at once"),
+        Option("layout", TEXT, "edgepose", "edgepose: raw heads; ultralytics: their decoded tensor and metadata"),
+        Option("opset", INT, None, "ONNX operator set; 18 if not given"),
+        Option("simplify", BOOL, True, "simplify the ONNX graph"),
+        Option("device", TEXT, None, "device that a format is built on, where it matters"),
+        Option("out", TEXT, None, "folder of the artifact; the checkpoint's if not given"),
+        Option("verify", BOOL, True, "compare the artifact with the checkpoint"),
+    ),
+    (
+        "edgepose export",
+        "edgepose export model=best.pt format=onnx",
+        "edgepose export model=best.pt format=tflite int8=true data=my.yaml imgsz=320",
+        "edgepose export model=best.pt format=openvino dynamic=true",
+    ),
+    extra="train",
+)
+
+_VERIFY = Verb(
+    "verify",
+    registry.TRAINER_VERBS["verify"],
+    "edgepose_trainer.cli:verify",
+    (
+        _MODEL,
+        Option("against", TEXT, None, "the checkpoint, or any other model", required=True),
+        Option("data", TEXT, None, "data YAML; the one that the checkpoint was trained on if not given"),
+        _JSON,
+    ),
+    ("edgepose verify model=best_int8.tflite against=best.pt data=my.yaml",),
+    extra="train",
+)
+
 _RUNTIME_ONLY = ("backend", "precision", "spec", "threads", "verbose")
 _PREDICT = replace(
     registry.VERBS["predict"],
@@ -130,7 +180,7 @@ _CFG_VERB = Verb(
     extra="train",
 )
 
-VERBS = {verb.name: verb for verb in (_TRAIN, _VAL, _PREDICT, _INFO, _CHECK, _CONVERT, _CFG_VERB)}
+VERBS = {verb.name: verb for verb in (_TRAIN, _VAL, _EXPORT, _VERIFY, _PREDICT, _INFO, _CHECK, _CONVERT, _CFG_VERB)}
 
 
 def train(cfg: str | None = None, **settings: Any) -> int:
@@ -168,6 +218,35 @@ def val(
         pictures.save(folder / "val_pictures.jpg")
         print(f"plots in {folder}", file=sys.stderr)
     return 0
+
+
+def export(model: str | None = None, format: str = "onnx", **arguments: Any) -> int:
+    """Prints what is worth knowing, and the artifact's path as the last line. 1 where the comparison failed."""
+    from edgepose_trainer.export.registry import format_table
+
+    if model is None:
+        print(format_table())
+        return 0
+    from edgepose_trainer.export import ParityError, export_model
+    from edgepose_trainer.model import PoseModel
+
+    loaded = PoseModel(model)
+    try:
+        path = export_model(loaded.exportable(), loaded.path, format, report=print, **arguments)
+    except ParityError as error:
+        print(f"edgepose: {error}", file=sys.stderr)
+        print(error.path)
+        return 1
+    print(path)
+    return 0
+
+
+def verify(model: str, against: str, data: str | None = None, json: bool = False) -> int:
+    from edgepose_trainer.export import verify as compare
+
+    parity = compare(model, against, data)
+    print(json_format.dumps(parity.to_dict()) if json else parity.table())
+    return 0 if parity.passed else 1
 
 
 def predict(

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from edgepose.modelfiles.detect import identify
 from edgepose.options import unknown_option
 from edgepose.runner import PoseRunner
 from edgepose_trainer import distributed
 from edgepose_trainer.checkpoint import Checkpoint, load_checkpoint, transfer_weights
 from edgepose_trainer.config import Config, load_config
 from edgepose_trainer.data import DataConfig, build_dataset, build_loader, load_data_config
+from edgepose_trainer.export.registry import format_of_artifact
 from edgepose_trainer.metrics import Metrics
 from edgepose_trainer.nn import build_model, model_info
 from edgepose_trainer.train import EVENTS, Callback, TrainResult, train
@@ -80,6 +81,15 @@ class PoseModel:
             raise FileNotFoundError(
                 f"there is no model {str(model)!r}; expected a model .yaml, a .pt or an exported model"
             )
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Checkpoint, name: str) -> PoseModel:
+        """The model of a checkpoint that is loaded already; name: for messages."""
+        model = cls.__new__(cls)
+        model.path, model.checkpoint = Path(name), checkpoint
+        model.callbacks = {event: [] for event in EVENTS}
+        model.metrics, model._pretrained, model._runners = None, None, {}
+        return model
 
     @property
     def names(self) -> dict[int, str]:
@@ -168,12 +178,19 @@ class PoseModel:
 
     __call__ = predict
 
-    def export(self, format: str = "onnx", **options: Any) -> Path:
-        """Writes the model for a runtime; returns the file or folder. docs/export.md lists formats and options."""
-        checkpoint = self._trainable("export")
-        exporters = import_module("edgepose_trainer.export")
-        path: Path = exporters.export_model(checkpoint, self.path, format, **options)
-        return path
+    def export(self, format: str = "onnx", **arguments: Any) -> Path:
+        """Writes the model for a runtime; returns the file or folder. docs/export.md lists formats and arguments.
+
+        Raises what `edgepose_trainer.export.export_model` raises: a `ParityError` (a RuntimeError, with the artifact's
+        `path`) for one that does not do what the checkpoint does.
+        """
+        from edgepose_trainer.export import export_model
+
+        return export_model(self.exportable(), self.path, format, **arguments)
+
+    def exportable(self) -> Checkpoint:
+        """The checkpoint. Raises ValueError for an artifact: that is exported already."""
+        return self._trainable("export")
 
     def info(self, imgsz: int | None = None) -> dict[str, Any]:
         """Plain data: parameters, flops (2 x multiply-adds at imgsz), layers and more; of an artifact, what it says of
@@ -201,9 +218,21 @@ class PoseModel:
             self._runners[key] = self._new_runner(dict(options))
         return self._runners[key]
 
+    def comparison_runner(self, size: tuple[int, int] | None, **options: Any) -> PoseRunner:
+        """A runner of exact arithmetic at a size of (height, width), None for the artifact's own, for `verify`."""
+        if size is not None:
+            options["imgsz"] = size
+        if self.checkpoint is None and format_of_artifact(self.path) is None:
+            precision = "f32" if identify(self.path).format == "openvino" else None  # its default may be bfloat16
+            return PoseRunner(self.path, precision=precision, **options)
+        return self._new_runner({**options, "device": "cpu"})
+
     def _new_runner(self, options: dict[str, Any]) -> PoseRunner:
         device = options.pop("device", None)
         if self.checkpoint is None:
+            entry = format_of_artifact(self.path)
+            if entry is not None and entry.open is not None:
+                return PoseRunner(entry.open(self.path, str(device or "auto")), **options)
             return PoseRunner(self.path, device=str(device or "auto"), **options)
         from edgepose_trainer.torch_backend import open_network
 

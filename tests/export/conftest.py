@@ -1,0 +1,92 @@
+"""A tiny network with random weights, as a checkpoint, and how its exports are held against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the trainer: torch is not installed")
+
+from edgepose_trainer.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
+from edgepose_trainer.nn import PoseNetwork, build_model  # noqa: E402
+
+NEEDED = {
+    "onnx": ("onnx", "onnxscript", "onnxslim", "onnxruntime"),
+    "openvino": ("openvino", "nncf", "onnx", "onnxscript", "onnxslim"),
+    "tflite": ("litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPOSE_CACHE", str(tmp_path_factory.getbasetemp() / "edgepose-cache"))
+        yield
+
+
+@pytest.fixture(scope="session")
+def needs() -> Callable[[str], None]:
+    """Skips the test where a format's converter is not installed."""
+
+    def check(name: str) -> None:
+        missing = [module for module in NEEDED[name] if find_spec(module) is None]
+        if missing:
+            pytest.skip(f"needs {', '.join(missing)}: pip install 'edgepose[export]'")
+
+    return check
+
+
+@torch.no_grad()
+def excited(network: PoseNetwork) -> PoseNetwork:
+    """Random weights let every signal fade: batch norms that know what they see keep it alive; then a stretched head."""
+    noise = torch.Generator().manual_seed(2)
+    pictures = torch.rand(4, 3, 96, 96, generator=noise)
+    pictures[:2, :, :24] = 114 / 255
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    kept = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    network.train().raw(pictures)
+    for norm, momentum in zip(norms, kept, strict=True):
+        norm.momentum = momentum
+    raw = network.eval().raw(pictures)
+    branches = (network.head.cv2, network.head.cv3, network.head.cv4)
+    for parts, maps, spread in zip(branches, raw, (0.7, 1.5, 0.5), strict=True):
+        for branch, found in zip(parts, maps, strict=True):
+            last: Any = branch[-1]  # type: ignore[index]
+            scale = spread / found.std()
+            last.bias.copy_((last.bias - found.mean((0, 2, 3))) * scale)
+            last.weight.mul_(scale)
+    return network
+
+
+@pytest.fixture(scope="session")
+def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """make_checkpoint(kpt_shape=(4, 2), nc=3) writes best.pt into a folder of its own."""
+
+    def make(kpt_shape: Sequence[int] = (17, 3), nc: int = 1, **parts: Any) -> Path:
+        torch.manual_seed(4)
+        network = excited(build_model("yolov8p-pose.yaml", kpt_shape=kpt_shape, nc=nc))
+        parts = {"people": {"names": {i: f"kind{i}" for i in range(nc)}}, "settings": {"imgsz": 64}, **parts}
+        path = tmp_path_factory.mktemp("export") / "best.pt"
+        save_checkpoint(path, Checkpoint(network.eval(), **parts))
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def person(make_checkpoint: Callable[..., Path]) -> Path:
+    """The checkpoint of a tiny network for COCO's people."""
+    return make_checkpoint()
+
+
+@pytest.fixture(scope="session")
+def pictures() -> list[Any]:
+    rng = np.random.default_rng(1)
+    return [rng.integers(0, 256, size, np.uint8) for size in ((64, 96, 3), (90, 50, 3), (40, 160, 3))]

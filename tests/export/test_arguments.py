@@ -1,0 +1,134 @@
+"""What an export refuses, before anything is converted."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from edgepose_trainer.export.arguments import check_arguments
+from edgepose_trainer.export.registry import Format, find_format, format_table, formats, markdown_table
+from edgepose_trainer.model import PoseModel
+
+from edgepose.cli import main
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Format, "missing", lambda self: [])
+
+
+@pytest.mark.parametrize(
+    ("format", "arguments", "message"),
+    [
+        ("onxx", {}, "did you mean 'onnx'"),
+        ("onnx", {"int9": True}, "did you mean 'int8'"),
+        ("tflite", {"dynamic": True}, "dynamic=True does not fit format=tflite.*fits onnx, openvino"),
+        ("openvino", {"opset": 17}, "opset fits onnx"),
+        ("torchscript", {"int8": True}, "int8=True does not fit format=torchscript"),
+        ("edgetpu", {"layout": "ultralytics"}, "layout=ultralytics does not fit format=edgetpu"),
+        ("onnx", {"half": True, "int8": True}, "choose one precision"),
+        ("onnx", {"int8": "dynamic"}, "comes in float32, float16, int8, not in dynamic"),
+        ("onnx", {"int8": True, "layout": "ultralytics"}, "the scores collapse"),
+        ("onnx", {"dynamic": True, "batch": 2}, "leave batch=2 out"),
+        ("onnx", {"fraction": 0.5}, "int8=true calibrates on"),
+        ("onnx", {"int8": True, "fraction": 1.5}, "above 0, at most 1"),
+        ("tflite", {"int8": True, "calibration": "percentile"}, "expected one of auto, minmax"),
+        ("onnx", {"batch": 0}, "expected 1 to"),
+        ("onnx", {"imgsz": (64, 0)}, "expected 1 to"),
+    ],
+)
+def test_wrong_arguments_are_told(format: str, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=message):
+        check_arguments(format, arguments)
+
+
+@pytest.mark.parametrize("value", ["640", 64.5, True, (64, 64, 64)])
+def test_a_size_that_is_none_is_told(value: object) -> None:
+    with pytest.raises((ValueError, TypeError), match="imgsz="):
+        check_arguments("onnx", {"imgsz": value, "half": False})
+
+
+def test_a_size_between_the_strides_names_the_nearest(person: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _installed(monkeypatch)
+    with pytest.raises(ValueError, match="multiples of 32, such as imgsz=96,64"):
+        PoseModel(person).export("onnx", imgsz=(100, 64))
+
+
+def test_int8_without_any_data_asks_for_data(person: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _installed(monkeypatch)
+    with pytest.raises(ValueError, match="pass data="):
+        PoseModel(person).export("tflite", int8=True)
+    assert [path.name for path in person.parent.iterdir()] == ["best.pt"]
+
+
+def test_a_missing_converter_names_the_extra(person: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Format, "missing", lambda self: ["litert_torch"])
+    with pytest.raises(ImportError, match=r"needs litert_torch, which is not installed.*edgepose\[export\]"):
+        PoseModel(person).export("tflite")
+
+
+def test_a_folder_that_cannot_be_made_is_told(person: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _installed(monkeypatch)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        PoseModel(person).export("onnx", out=tmp_path / "file" / "out")
+
+
+def test_an_exported_model_is_not_exported_again(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"x")
+    with pytest.raises(ValueError, match="nothing to export"):
+        PoseModel(tmp_path / "model.onnx").export("onnx")
+
+
+def test_a_checkpoint_that_is_none_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "best.pt").write_text("not a checkpoint")
+    assert main(["export", f"model={tmp_path / 'best.pt'}"]) == 1
+    assert "best.pt" in capsys.readouterr().err
+
+
+def test_a_converter_that_fails_leaves_a_log_and_nothing_else(
+    person: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _installed(monkeypatch)
+
+    def fail(job: Any) -> Any:
+        (job.folder / "half done.onnx").write_text("")
+        print("chatter on standard output")
+        print("chatter on standard error", file=sys.stderr)
+        raise RuntimeError("no such operator")
+
+    entry = find_format("onnx")
+    broken = Format(**{name: getattr(entry, name) for name in entry.__slots__} | {"convert": fail})
+    monkeypatch.setitem(formats(), "onnx", broken)
+    with pytest.raises(RuntimeError, match=r"no such operator.*best_onnx\.log"):
+        PoseModel(person).export("onnx", out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["best_onnx.log"]
+    said = (tmp_path / "best_onnx.log").read_text()
+    assert "chatter on standard output" in said
+    assert "chatter on standard error" in said
+    assert "chatter" not in "".join(capfd.readouterr())
+
+
+def test_the_command_prints_the_table_of_formats(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export"]) == 0
+    assert capsys.readouterr().out.strip() == format_table().strip()
+    assert all(name in format_table() for name in formats())
+
+
+def test_the_table_of_the_docs_is_the_registry_s() -> None:
+    page = (DOCS / "export.md").read_text()
+    table = page.split("<!-- formats -->\n")[1].split("\n<!-- end -->")[0]
+    assert table == markdown_table(), "run: python docs/format_table.py"
+
+
+def test_every_format_says_what_it_is_and_names_differ() -> None:
+    suffixes: list[str] = []
+    for entry in formats().values():
+        assert entry.variants
+        assert entry.proven_by
+        suffixes += entry.suffixes.values()
+    assert len(suffixes) == len(set(suffixes))
+
