@@ -13,4 +13,6 @@ PAGE = Path(__file__).with_name("export.md")
 if __name__ == "__main__":
     text = PAGE.read_text(encoding="utf-8")
     table = f"<!-- formats -->\n{markdown_table()}\n<!-- end -->"
-    PAGE.write_text(re.sub(r"<!-- formats -->.*?<!-- end -->", lambda _: table, text, flags=re.DOTALL), encoding="utf-8")
+    PAGE.write_text(
+        re.sub(r"<!-- formats -->.*?<!-- end -->", lambda _: table, text, flags=re.DOTALL), encoding="utf-8"
+    )

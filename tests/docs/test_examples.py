@@ -64,7 +64,7 @@ FILES: dict[str, Callable[[Path], None]] = {
     "docs/data.md": data_set,
 }
 SLOW = {"docs/benchmark.md": with_tflite}
-ELSEWHERE = {"docs/train.md"}  # tests/trainer/test_docs_train.py
+ELSEWHERE = {"docs/train.md", "docs/export.md"}  # tests/trainer/test_docs_train.py, tests/export/test_onnx.py
 NEED_HARDWARE = {"docs/boards/coral.md", "docs/boards/raspberry-pi.md"}
 
 

@@ -43,7 +43,7 @@ def needs() -> Callable[[str], None]:
 
 @torch.no_grad()
 def excited(network: PoseNetwork) -> PoseNetwork:
-    """Random weights let every signal fade: batch norms that know what they see keep it alive; then a stretched head."""
+    """Random weights let every signal fade: fits the batch norms to noise, and stretches what the head says of it."""
     noise = torch.Generator().manual_seed(2)
     pictures = torch.rand(4, 3, 96, 96, generator=noise)
     pictures[:2, :, :24] = 114 / 255

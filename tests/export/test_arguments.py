@@ -131,4 +131,3 @@ def test_every_format_says_what_it_is_and_names_differ() -> None:
         assert entry.proven_by
         suffixes += entry.suffixes.values()
     assert len(suffixes) == len(set(suffixes))
-

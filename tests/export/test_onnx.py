@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ def test_any_size_and_batch(person: Path, pictures: list[Any]) -> None:
         assert_same_people(people_of_artifact(path, pictures, imgsz=size), expected, 0.01, 1e-4)
 
 
+@pytest.mark.slow
 def test_float16_within_a_pixel(person: Path, pictures: list[Any]) -> None:
     path = PoseModel(person).export("onnx", half=True)
     spec = read_spec(path)
@@ -43,6 +46,7 @@ def test_float16_within_a_pixel(person: Path, pictures: list[Any]) -> None:
     assert len(people_of_artifact(path, pictures)[0]) > 0
 
 
+@pytest.mark.slow
 def test_the_decoded_tensor_is_read_by_its_ultralytics_metadata(
     person: Path, pictures: list[Any], tmp_path: Path
 ) -> None:
@@ -57,3 +61,13 @@ def test_the_decoded_tensor_is_read_by_its_ultralytics_metadata(
     assert read_spec(path) is None
     expected = people_of_checkpoint(person, pictures, (64, 64))
     assert_same_people(people_of_artifact(path, pictures), expected, 0.01, 1e-4)
+
+
+@pytest.mark.slow
+def test_the_example_of_the_page_runs(person: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(person, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "docs/export.md", "exec"), {})
+    assert (tmp_path / "best.onnx").is_file()

@@ -41,7 +41,7 @@ class Calibration:
         """Float32 inputs in 0..1; the last batch is filled up with the first pictures."""
         for start in range(0, len(self), batch):
             index = np.arange(start, start + batch) % len(self)
-            images = self.levels[index].astype(np.float32) / 255
+            images: NDArray[np.float32] = self.levels[index].astype(np.float32) / np.float32(255)
             yield np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if layout == "NCHW" else images
 
     def subset(self, most: int) -> Calibration:

@@ -22,7 +22,8 @@ def convert(job: Job) -> Converted:
     model = ov.convert_model(source)
     folder = job.folder / job.artifact_name
     folder.mkdir()
-    spec, metadata = job.input_spec(), {}
+    spec = job.input_spec()
+    metadata: dict[str, Any] = {}
     if job.arguments.precision == "int8":
         model, metadata = _quantized(job, model)
         _take_levels(model)

@@ -26,7 +26,7 @@ def convert(job: Job) -> Converted:
     traced = job.traced()
     path = job.folder / job.artifact_name
     with torch.inference_mode():
-        script = torch.jit.trace(traced.module, traced.example, check_trace=False)
+        script = torch.jit.trace(traced.module, traced.example, check_trace=False)  # type: ignore[no-untyped-call]
     files = {}
     if job.arguments.layout == "ultralytics":
         from edgepose_trainer.export.spec import ultralytics_metadata
@@ -41,7 +41,7 @@ def write_spec(path: Path, spec: ModelSpec) -> None:
     import torch
 
     files = {"config.txt": ""}
-    script = torch.jit.load(str(path), map_location="cpu", _extra_files=files)
+    script = torch.jit.load(str(path), map_location="cpu", _extra_files=files)  # type: ignore[no-untyped-call]
     files = {name: content for name, content in files.items() if content}
     files[MEMBER] = json.dumps(spec.checked().to_dict(), ensure_ascii=False, allow_nan=False)
     temporary = path.with_name(f".{path.name}.part")
@@ -101,7 +101,7 @@ def open_script(path: Path, device: str) -> Artifact:
     files = {MEMBER: ""}
     place = parse_devices(None if device == "auto" else device)[0]
     try:
-        script = torch.jit.load(str(path), map_location=place, _extra_files=files)
+        script = torch.jit.load(str(path), map_location=place, _extra_files=files)  # type: ignore[no-untyped-call]
     except RuntimeError as error:
         raise ValueError(f"{path}: not a TorchScript file, or a damaged one: {str(error).splitlines()[0]}") from None
     if not files[MEMBER]:
