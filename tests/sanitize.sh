@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Builds the core with AddressSanitizer and UndefinedBehaviorSanitizer and runs its C++ tests and its Python tests on that build.
-# PYTHON: one that has the test requirements, pybind11, cmake and ninja.
+# PYTHON: one that has the test requirements. needs: cmake
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
 build=build/sanitize
-"$python" -m cmake -S . -B "$build" -G Ninja -DEDGEPOSE_SANITIZE=ON -DEDGEPOSE_TESTS=ON -DPython_EXECUTABLE="$("$python" -c 'import sys; print(sys.executable)')" > /dev/null
-"$python" -m cmake --build "$build"
+cmake -S . -B "$build" -DEDGEPOSE_SANITIZE=ON -DEDGEPOSE_TESTS=ON -DPython_EXECUTABLE="$("$python" -c 'import sys; print(sys.executable)')" > /dev/null
+cmake --build "$build" -j2
 "$build/csrc/tests/core_tests"
 
 # The Python sources beside the sanitized extension. -S leaves out site's hooks, so that no installed edgepose is found before them. The interpreter

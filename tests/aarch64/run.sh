@@ -2,7 +2,7 @@
 # Proves the aarch64 build on an x86 machine: cross-builds the wheel and the C++ tests, then runs, under QEMU, the C++ tests, the
 # core's Python tests and a real TFLite prediction whose answer must be the one that this machine gives.
 # usage: run.sh [WORK_DIR]      PYTHON: a Python 3.11 that has edgepose installed
-# needs: apt-get install qemu-user-static g++-aarch64-linux-gnu
+# needs: apt-get install cmake qemu-user-static g++-aarch64-linux-gnu
 set -euo pipefail
 repo=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(realpath -m "${1:-$repo/build/aarch64}")
