@@ -19,10 +19,25 @@ void store_unpacked_rows(std::int16_t* out, __m256i low, __m256i high) {
   store_256(out + 16, _mm256_permute2x128_si256(low, high, 0x31));
 }
 
-__m256i load_four_64(const std::uint8_t* row, const std::int32_t* starts) {
+__m128i load_two_64(const std::uint8_t* row, const std::int32_t* starts) {
   const auto half = [&](int k) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(row + starts[k])); };
-  const __m128i low = _mm_unpacklo_epi64(half(0), half(1));
-  return _mm256_inserti128_si256(_mm256_castsi128_si256(low), _mm_unpacklo_epi64(half(2), half(3)), 1);
+  return _mm_unpacklo_epi64(half(0), half(1));
+}
+
+__m128i load_eight_16(const std::uint8_t* row, const std::int32_t* starts) {
+  const auto word = [&](int k) {
+    std::int16_t value;
+    std::memcpy(&value, row + starts[k], sizeof(value));
+    return value;
+  };
+  return _mm_setr_epi16(word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7));
+}
+
+template <int kWindowBytes>
+__m256i load_windows(const std::uint8_t* row, const std::int32_t* starts) {
+  if (kWindowBytes == 16) return load_two_128(row + starts[0], row + starts[1]);
+  const auto load = kWindowBytes == 8 ? load_two_64 : load_eight_16;
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(load(row, starts)), load(row, starts + 16 / kWindowBytes), 1);
 }
 
 // (near * weight + far * weight) >> 4 from pairs near, far: near * 128 + ((far - near) * weight >> 4). Products are
@@ -34,14 +49,15 @@ __m256i sample_pairs(__m256i pairs, __m256i weights) {
 }
 
 template <int kWindowBytes>
-void sample_windows(const std::uint8_t* row, const WindowTable& table, std::int16_t* out) {
+void sample_windows(const std::uint8_t* row, const WindowTable& table, std::int16_t* __restrict out) {
   constexpr int kWindows = 32 / kWindowBytes;
-  const std::int32_t* starts = table.starts;
-  for (int i = 0; i < table.outputs; i += 16, starts += kWindows) {
-    const __m256i source =
-        kWindowBytes == 16 ? load_two_128(row + starts[0], row + starts[1]) : load_four_64(row, starts);
-    const __m256i pairs = _mm256_shuffle_epi8(source, load_256(table.indices + 2 * i));
-    store_256(out + i, sample_pairs(pairs, load_256(table.weights + i)));
+  const std::int32_t* __restrict starts = table.starts;
+  const std::uint8_t* __restrict indices = table.indices;
+  const std::int16_t* __restrict weights = table.weights;
+  const int outputs = table.outputs;
+  for (int i = 0; i < outputs; i += 16, starts += kWindows) {
+    const __m256i pairs = _mm256_shuffle_epi8(load_windows<kWindowBytes>(row, starts), load_256(indices + 2 * i));
+    store_256(out + i, sample_pairs(pairs, load_256(weights + i)));
   }
 }
 
@@ -324,7 +340,7 @@ void reordered_uint8(const std::uint8_t* row, int n, const ChannelOrder& order, 
 
 const LetterboxKernels& letterbox_kernels_avx2() {
   static constexpr LetterboxKernels kKernels = {
-      {{16, 8, sample_windows<16>}, {8, 4, sample_windows<8>}},
+      {{16, 8, sample_windows<16>}, {8, 4, sample_windows<8>}, {2, 1, sample_windows<2>}},
       blend_rows,
       weigh_rows,
       sample_columns,

@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "core/letterbox_kernels.hpp"
 #include "core/letterbox_kernels.inl"
@@ -20,26 +21,34 @@ __m512i sample_pairs(__m512i pairs, __m512i weights) {
 
 // One window for 32 outputs.
 __attribute__((target("avx512vbmi"))) void sample_wide_windows(const std::uint8_t* row, const WindowTable& table,
-                                                               std::int16_t* out) {
-  for (int i = 0; i < table.outputs; i += 32) {
-    const __m512i pairs =
-        _mm512_permutexvar_epi8(load_512(table.indices + 2 * i), load_512(row + table.starts[i / 32]));
-    store_512(out + i, sample_pairs(pairs, load_512(table.weights + i)));
+                                                               std::int16_t* __restrict out) {
+  const std::int32_t* __restrict starts = table.starts;
+  const std::uint8_t* __restrict indices = table.indices;
+  const std::int16_t* __restrict weights = table.weights;
+  const int outputs = table.outputs;
+  for (int i = 0; i < outputs; i += 64, starts += 2) {
+    const __m512i first = _mm512_permutexvar_epi8(load_512(indices + 2 * i), load_512(row + starts[0]));
+    const __m512i second = _mm512_permutexvar_epi8(load_512(indices + 2 * i + 64), load_512(row + starts[1]));
+    store_512(out + i, sample_pairs(first, load_512(weights + i)));
+    store_512(out + i + 32, sample_pairs(second, load_512(weights + i + 32)));
   }
 }
 
-void sample_windows(const std::uint8_t* row, const WindowTable& table, std::int16_t* out) {
+void sample_windows(const std::uint8_t* row, const WindowTable& table, std::int16_t* __restrict out) {
+  const std::int32_t* __restrict starts = table.starts;
+  const std::uint8_t* __restrict indices = table.indices;
+  const std::int16_t* __restrict weights = table.weights;
+  const int outputs = table.outputs;
   const auto window = [row](std::int32_t start) {
     return _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + start));
   };
-  for (int i = 0; i < table.outputs; i += 32) {
-    const std::int32_t* starts = table.starts + i / 8;
+  for (int i = 0; i < outputs; i += 32, starts += 4) {
     __m512i source = _mm512_castsi128_si512(window(starts[0]));
     source = _mm512_mask_broadcast_i32x4(source, 0x00F0, window(starts[1]));
     source = _mm512_mask_broadcast_i32x4(source, 0x0F00, window(starts[2]));
     source = _mm512_mask_broadcast_i32x4(source, 0xF000, window(starts[3]));
-    const __m512i pairs = _mm512_shuffle_epi8(source, load_512(table.indices + 2 * i));
-    store_512(out + i, sample_pairs(pairs, load_512(table.weights + i)));
+    const __m512i pairs = _mm512_shuffle_epi8(source, load_512(indices + 2 * i));
+    store_512(out + i, sample_pairs(pairs, load_512(weights + i)));
   }
 }
 
@@ -94,12 +103,12 @@ void packed_uint8(const std::uint8_t* pixels, int n, const ChannelOrder& order, 
 const LetterboxKernels& letterbox_kernels_avx512() {
   static const LetterboxKernels kKernels = [] {
     LetterboxKernels kernels = letterbox_kernels_avx2();
-    kernels.window_samplers[2] = kernels.window_samplers[1];  // of AVX2
-    kernels.window_samplers[1] = {16, 8, sample_windows};
-    if (__builtin_cpu_supports("avx512vbmi"))
+    kernels.window_samplers[0] = {16, 8, sample_windows};
+    if (__builtin_cpu_supports("avx512vbmi")) {
+      std::rotate(std::begin(kernels.window_samplers), std::end(kernels.window_samplers) - 1,
+                  std::end(kernels.window_samplers));
       kernels.window_samplers[0] = {64, 32, sample_wide_windows};
-    else
-      std::copy(kernels.window_samplers + 1, kernels.window_samplers + 3, kernels.window_samplers);
+    }
     kernels.blend_rows = blend_rows;
     kernels.planar_float32 = planar_float32;
     kernels.packed_uint8 = packed_uint8;

@@ -29,7 +29,7 @@ struct WindowTable {
   const std::int16_t* weights = nullptr;  // [outputs]
 };
 
-// A window of so many bytes serves so many outputs. Two windows of 8 bytes share a register of 16.
+// A window of so many bytes serves so many outputs. Windows of less than 16 bytes share a register of 16.
 struct WindowSampler {
   int bytes = 0;
   int outputs = 0;
@@ -78,7 +78,7 @@ struct YuvRow {
 
 struct LetterboxKernels {
   // The forms of windows to try, the best one first; those without a function end the list.
-  WindowSampler window_samplers[3];
+  WindowSampler window_samplers[4];
   // Two sampled rows to levels; n is a multiple of kOutputBlock.
   void (*blend_rows)(const std::int16_t* above, const std::int16_t* below, std::int16_t above_weight,
                      std::int16_t below_weight, std::uint8_t* levels, int n);

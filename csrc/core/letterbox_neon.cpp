@@ -17,15 +17,23 @@ int16x8_t sample_pairs(uint8x16_t pairs, int16x8_t weights) {
 }
 
 template <int kWindowBytes>
-void sample_windows(const std::uint8_t* row, const WindowTable& table, std::int16_t* out) {
+uint8x16_t load_windows(const std::uint8_t* row, const std::int32_t* starts) {
+  if (kWindowBytes == 16) return vld1q_u8(row + starts[0]);
   constexpr int kWindows = 16 / kWindowBytes;
-  const std::int32_t* starts = table.starts;
-  for (int i = 0; i < table.outputs; i += 8, starts += kWindows) {
-    const uint8x16_t source = kWindowBytes == 16
-                                  ? vld1q_u8(row + starts[0])
-                                  : vcombine_u8(vld1_u8(row + starts[0]), vld1_u8(row + starts[kWindows - 1]));
-    const uint8x16_t pairs = vqtbl1q_u8(source, vld1q_u8(table.indices + 2 * i));
-    vst1q_s16(out + i, sample_pairs(pairs, vld1q_s16(table.weights + i)));
+  std::uint8_t windows[16];
+  for (int k = 0; k < kWindows; ++k) std::memcpy(windows + k * kWindowBytes, row + starts[k], kWindowBytes);
+  return vld1q_u8(windows);
+}
+
+template <int kWindowBytes>
+void sample_windows(const std::uint8_t* row, const WindowTable& table, std::int16_t* __restrict out) {
+  const std::int32_t* __restrict starts = table.starts;
+  const std::uint8_t* __restrict indices = table.indices;
+  const std::int16_t* __restrict weights = table.weights;
+  const int outputs = table.outputs;
+  for (int i = 0; i < outputs; i += 8, starts += 16 / kWindowBytes) {
+    const uint8x16_t pairs = vqtbl1q_u8(load_windows<kWindowBytes>(row, starts), vld1q_u8(indices + 2 * i));
+    vst1q_s16(out + i, sample_pairs(pairs, vld1q_s16(weights + i)));
   }
 }
 
@@ -218,7 +226,7 @@ void reordered_uint8(const std::uint8_t* row, int n, const ChannelOrder& order, 
 
 const LetterboxKernels& letterbox_kernels_neon() {
   static constexpr LetterboxKernels kKernels = {
-      {{16, 8, sample_windows<16>}, {8, 4, sample_windows<8>}},
+      {{16, 8, sample_windows<16>}, {8, 4, sample_windows<8>}, {2, 1, sample_windows<2>}},
       blend_rows,
       weigh_rows,
       sample_columns,
