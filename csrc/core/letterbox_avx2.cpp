@@ -211,21 +211,11 @@ __m256i channel_levels(const std::uint8_t* pixels, __m128i shift) {
   return _mm256_and_si256(_mm256_srl_epi32(load_256(pixels), shift), _mm256_set1_epi32(0xFF));
 }
 
-// Calls body(i) for blocks of 8 of n, the last one overlapping its neighbour; false if n is less than a block.
-template <typename Body>
-bool for_blocks_of_8(int n, const Body& body) {
-  if (n < 8) return false;
-  int i = 0;
-  for (; i + 8 <= n; i += 8) body(i);
-  if (i < n) body(n - 8);
-  return true;
-}
-
 void planar_float32(const std::uint8_t* pixels, int n, int byte, const LevelToFloat& map, float* out) {
   const FloatMap to_real(map);
   const __m128i shift = _mm_cvtsi32_si128(8 * byte);
   const auto body = [&](int i) { _mm256_storeu_ps(out + i, to_real(channel_levels(pixels + 4 * i, shift))); };
-  if (for_blocks_of_8(n, body)) return;
+  if (for_blocks<8>(n, body)) return;
   for (int i = 0; i < n; ++i) out[i] = to_float(pixels[4 * i + byte], map);
 }
 
@@ -236,7 +226,7 @@ void planar_float16(const std::uint8_t* pixels, int n, int byte, const LevelToFl
     return _mm256_cvtps_ph(to_real(channel_levels(pixels + 4 * i, shift)), _MM_FROUND_TO_NEAREST_INT);
   };
   const auto body = [&](int i) { _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), half(i)); };
-  if (for_blocks_of_8(n, body)) return;
+  if (for_blocks<8>(n, body)) return;
   for (int i = 0; i < n; ++i)
     out[i] = static_cast<std::uint16_t>(_cvtss_sh(to_float(pixels[4 * i + byte], map), _MM_FROUND_TO_NEAREST_INT));
 }
@@ -245,37 +235,35 @@ void planar_uint8(const std::uint8_t* pixels, int n, int byte, std::uint8_t flip
   const __m128i shift = _mm_cvtsi32_si128(8 * byte);
   const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
   const __m256i flips = _mm256_set1_epi8(static_cast<char>(flip));
-  int i = 0;
-  for (; i + 32 <= n; i += 32) {
+  const auto body = [&](int i) {
     const std::uint8_t* at = pixels + 4 * i;
     const __m256i low = _mm256_packs_epi32(channel_levels(at, shift), channel_levels(at + 32, shift));
     const __m256i high = _mm256_packs_epi32(channel_levels(at + 64, shift), channel_levels(at + 96, shift));
     const __m256i bytes = _mm256_permutevar8x32_epi32(_mm256_packus_epi16(low, high), in_order);
     store_256(out + i, _mm256_xor_si256(bytes, flips));
-  }
-  planar_uint8_from(i, pixels, n, byte, flip, out);
+  };
+  if (!for_blocks<32>(n, body)) planar_uint8_from(0, pixels, n, byte, flip, out);
 }
 
+// The model's channels of four pixels of 4 bytes a lane; the last 4 bytes zero.
 __m256i packing_shuffle(const ChannelOrder& order) {
-  alignas(32) std::int8_t shuffle[32];
-  for (int lane = 0; lane < 32; lane += 16) {
-    for (int k = 0; k < 12; ++k) shuffle[lane + k] = static_cast<std::int8_t>(k / 3 * 4 + order.byte[k % 3]);
-    for (int k = 12; k < 16; ++k) shuffle[lane + k] = -1;
-  }
-  return load_256(shuffle);
+  const __m128i channels = _mm_setr_epi8(0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, -1, -1, -1, -1);
+  const __m128i starts = _mm_setr_epi8(0, 0, 0, 4, 4, 4, 8, 8, 8, 12, 12, 12, -128, -128, -128, -128);
+  const __m128i in_pixel = _mm_shuffle_epi8(_mm_set1_epi32(order_in_a_word(order)), channels);
+  return _mm256_broadcastsi128_si256(_mm_add_epi8(in_pixel, starts));
 }
 
 void packed_uint8(const std::uint8_t* pixels, int n, const ChannelOrder& order, std::uint8_t flip, std::uint8_t* out) {
   const __m256i shuffle = packing_shuffle(order);
   const __m256i together = _mm256_setr_epi32(0, 1, 2, 4, 5, 6, 3, 7);
   const __m256i flips = _mm256_set1_epi8(static_cast<char>(flip));
-  int i = 0;
-  for (; 3 * i + 32 <= 3 * n; i += 8) {  // stores 32 bytes, 24 of them final
-    const __m256i packed =
-        _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(load_256(pixels + 4 * i), shuffle), together);
-    store_256(out + 3 * i, _mm256_xor_si256(packed, flips));
-  }
-  packed_uint8_from(i, pixels, n, order, flip, out);
+  const auto body = [&](int i) {
+    const __m256i in_lanes = _mm256_shuffle_epi8(load_256(pixels + 4 * i), shuffle);
+    const __m256i packed = _mm256_xor_si256(_mm256_permutevar8x32_epi32(in_lanes, together), flips);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 3 * i), _mm256_castsi256_si128(packed));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(out + 3 * i + 16), _mm256_extracti128_si256(packed, 1));
+  };
+  if (!for_blocks<8>(n, body)) packed_uint8_from<4>(0, pixels, n, order, flip, out);
 }
 
 // Eight interleaved values, of which the first belongs to channel `first`.
@@ -315,25 +303,25 @@ void packed_float32(const std::uint8_t* pixels, int n, const ChannelOrder& order
     _mm256_storeu_ps(to + 8, middle(_mm_srli_si128(low, 8)));
     _mm256_storeu_ps(to + 16, back(_mm256_extracti128_si256(packed, 1)));
   };
-  if (for_blocks_of_8(n, body)) return;
+  if (for_blocks<8>(n, body)) return;
   for (int i = 0; i < n; ++i)
     for (int c = 0; c < 3; ++c) out[3 * i + c] = to_float(pixels[4 * i + order.byte[c]], maps[c]);
 }
 
 void reordered_uint8(const std::uint8_t* row, int n, const ChannelOrder& order, std::uint8_t flip, std::uint8_t* out) {
-  alignas(32) std::int8_t bytes[32];
-  for (int k = 0; k < 32; ++k)
-    bytes[k] = static_cast<std::int8_t>(k % 16 < 15 ? k % 16 / 3 * 3 + order.byte[k % 16 % 3] : -1);
-  const __m256i shuffle = load_256(bytes);
+  const __m128i channels = _mm_setr_epi8(0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, -1);
+  const __m128i starts = _mm_setr_epi8(0, 0, 0, 3, 3, 3, 6, 6, 6, 9, 9, 9, 12, 12, 12, -128);
+  const __m128i in_pixel = _mm_shuffle_epi8(_mm_set1_epi32(order_in_a_word(order)), channels);
+  const __m256i shuffle = _mm256_broadcastsi128_si256(_mm_add_epi8(in_pixel, starts));
   const __m256i flips = _mm256_set1_epi8(static_cast<char>(flip));
-  int i = 0;
-  for (; 3 * i + 31 <= 3 * n; i += 10) {  // five pixels a lane; each lane's sixteenth byte is written again
-    const __m256i source = load_two_128(row + 3 * i, row + 3 * i + 15);
-    const __m256i packed = _mm256_xor_si256(_mm256_shuffle_epi8(source, shuffle), flips);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 3 * i), _mm256_castsi256_si128(packed));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 3 * i + 15), _mm256_extracti128_si256(packed, 1));
-  }
-  reordered_uint8_from(i, row, n, order, flip, out);
+  const int done =
+      for_blocks_but_the_last<10>(n, [&](int i) {  // five pixels a lane; a sixteenth byte is read and written
+        const __m256i source = load_two_128(row + 3 * i, row + 3 * i + 15);
+        const __m256i packed = _mm256_xor_si256(_mm256_shuffle_epi8(source, shuffle), flips);
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 3 * i), _mm256_castsi256_si128(packed));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 3 * i + 15), _mm256_extracti128_si256(packed, 1));
+      });
+  packed_uint8_from<3>(done, row, n, order, flip, out);
 }
 
 }  // namespace

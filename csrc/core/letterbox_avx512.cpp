@@ -85,17 +85,45 @@ void planar_float32(const std::uint8_t* pixels, int n, int byte, const LevelToFl
 }
 
 void packed_uint8(const std::uint8_t* pixels, int n, const ChannelOrder& order, std::uint8_t flip, std::uint8_t* out) {
-  alignas(16) std::uint8_t bytes[16];
-  for (int k = 0; k < 16; ++k) bytes[k] = static_cast<std::uint8_t>(k < 12 ? k / 3 * 4 + order.byte[k % 3] : 0x80);
-  const __m512i shuffle = _mm512_broadcast_i32x4(_mm_load_si128(reinterpret_cast<const __m128i*>(bytes)));
+  const __m128i channels = _mm_setr_epi8(0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2, -1, -1, -1, -1);
+  const __m128i starts = _mm_setr_epi8(0, 0, 0, 4, 4, 4, 8, 8, 8, 12, 12, 12, -128, -128, -128, -128);
+  const __m128i in_pixel = _mm_shuffle_epi8(_mm_set1_epi32(order_in_a_word(order)), channels);
+  const __m512i shuffle = _mm512_broadcast_i32x4(_mm_add_epi8(in_pixel, starts));
   const __m512i together = _mm512_setr_epi32(0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 13, 14, 3, 7, 11, 15);
   const __m512i flips = _mm512_set1_epi8(static_cast<char>(flip));
-  int i = 0;
-  for (; 3 * i + 64 <= 3 * n; i += 16) {  // stores 64 bytes, 48 of them final
-    const __m512i packed = _mm512_shuffle_epi8(load_512(pixels + 4 * i), shuffle);
-    store_512(out + 3 * i, _mm512_xor_si512(_mm512_permutexvar_epi32(together, packed), flips));
+  for (int i = 0; i < n; i += 16) {
+    const __m512i in_lanes = _mm512_shuffle_epi8(load_512(pixels + 4 * i), shuffle);
+    const __m512i packed = _mm512_xor_si512(_mm512_permutexvar_epi32(together, in_lanes), flips);
+    const int left = 3 * (n - i);
+    if (left >= 64)  // 48 bytes are final
+      store_512(out + 3 * i, packed);
+    else
+      _mm512_mask_storeu_epi8(out + 3 * i, (std::uint64_t{1} << std::min(left, 48)) - 1, packed);
   }
-  packed_uint8_from(i, pixels, n, order, flip, out);
+}
+
+// Where in a row of 3 bytes a pixel the pixel of each byte begins.
+struct PixelStarts {
+  std::uint8_t byte[64];
+  constexpr PixelStarts() : byte{} {
+    for (int k = 0; k < 64; ++k) byte[k] = static_cast<std::uint8_t>(k / 3 * 3);
+  }
+};
+constexpr PixelStarts kPixelStarts;
+constexpr __mmask64 kEveryThird = 0x9249249249249249;
+
+__attribute__((target("avx512vbmi"))) void reordered_uint8(const std::uint8_t* row, int n, const ChannelOrder& order,
+                                                           std::uint8_t flip, std::uint8_t* out) {
+  __m512i shuffle = load_512(kPixelStarts.byte);
+  for (int c = 0; c < 3; ++c)
+    shuffle =
+        _mm512_mask_add_epi8(shuffle, kEveryThird << c, shuffle, _mm512_set1_epi8(static_cast<char>(order.byte[c])));
+  const __m512i flips = _mm512_set1_epi8(static_cast<char>(flip));
+  // Blocks of 21 pixels and the first byte of the next one; the last block ends before the last pixel.
+  const int last = n - 22;
+  for (int i = 0; i <= last; i = i < last ? std::min(i + 21, last) : n)
+    store_512(out + 3 * i, _mm512_xor_si512(_mm512_permutexvar_epi8(shuffle, load_512(row + 3 * i)), flips));
+  packed_uint8_from<3>(last < 0 ? 0 : n - 1, row, n, order, flip, out);
 }
 
 }  // namespace
@@ -108,6 +136,7 @@ const LetterboxKernels& letterbox_kernels_avx512() {
       std::rotate(std::begin(kernels.window_samplers), std::end(kernels.window_samplers) - 1,
                   std::end(kernels.window_samplers));
       kernels.window_samplers[0] = {64, 32, sample_wide_windows};
+      kernels.reordered_uint8 = reordered_uint8;
     }
     kernels.blend_rows = blend_rows;
     kernels.planar_float32 = planar_float32;

@@ -153,6 +153,26 @@ inline void pixels_to_gray_any(std::uint8_t* pixels, int n, const ChannelOrder& 
   }
 }
 
+// Calls body(i) for blocks of n, the last one overlapping its neighbour; false if n is less than a block.
+template <int kBlock, typename Body>
+bool for_blocks(int n, const Body& body) {
+  if (n < kBlock) return false;
+  int i = 0;
+  for (; i + kBlock <= n; i += kBlock) body(i);
+  if (i < n) body(n - kBlock);
+  return true;
+}
+
+// As for_blocks, where a block also touches the next element: the last one ends before the last element, which is left,
+// or all are. Returns how many are done.
+template <int kBlock, typename Body>
+int for_blocks_but_the_last(int n, const Body& body) {
+  if (n <= kBlock) return 0;
+  for (int i = 0; i + kBlock < n; i += kBlock) body(i);
+  body(n - 1 - kBlock);
+  return n - 1;
+}
+
 inline float to_float(std::uint8_t level, const LevelToFloat& map) {
   const float x = static_cast<float>(level) - map.mean;
   return std::fma(x, map.inverse_high, x * map.inverse_low);
@@ -163,16 +183,17 @@ inline void planar_uint8_from(int i, const std::uint8_t* pixels, int n, int byte
   for (; i < n; ++i) out[i] = static_cast<std::uint8_t>(pixels[4 * i + byte] ^ flip);
 }
 
-inline void packed_uint8_from(int i, const std::uint8_t* pixels, int n, const ChannelOrder& order, std::uint8_t flip,
-                              std::uint8_t* out) {
-  for (; i < n; ++i)
-    for (int c = 0; c < 3; ++c) out[3 * i + c] = static_cast<std::uint8_t>(pixels[4 * i + order.byte[c]] ^ flip);
+inline int order_in_a_word(const ChannelOrder& order) {
+  return order.byte[0] | order.byte[1] << 8 | order.byte[2] << 16;
 }
 
-inline void reordered_uint8_from(int i, const std::uint8_t* row, int n, const ChannelOrder& order, std::uint8_t flip,
-                                 std::uint8_t* out) {
+// From pixels of so many bytes. The order is copied: what is written could be it, as far as a compiler sees.
+template <int kPixel>
+void packed_uint8_from(int i, const std::uint8_t* pixels, int n, const ChannelOrder& order, std::uint8_t flip,
+                       std::uint8_t* out) {
+  const ChannelOrder from = order;
   for (; i < n; ++i)
-    for (int c = 0; c < 3; ++c) out[3 * i + c] = static_cast<std::uint8_t>(row[3 * i + order.byte[c]] ^ flip);
+    for (int c = 0; c < 3; ++c) out[3 * i + c] = static_cast<std::uint8_t>(pixels[kPixel * i + from.byte[c]] ^ flip);
 }
 
 }  // namespace

@@ -138,21 +138,11 @@ uint32x4_t channel_levels(const std::uint8_t* pixels, int32x4_t shift) {
   return vandq_u32(vshlq_u32(pixel, shift), vdupq_n_u32(0xFF));
 }
 
-// Calls body(i) for blocks of 4 of n, the last one overlapping its neighbour; false if n is less than a block.
-template <typename Body>
-bool for_blocks_of_4(int n, const Body& body) {
-  if (n < 4) return false;
-  int i = 0;
-  for (; i + 4 <= n; i += 4) body(i);
-  if (i < n) body(n - 4);
-  return true;
-}
-
 void planar_float32(const std::uint8_t* pixels, int n, int byte, const LevelToFloat& map, float* out) {
   const FloatMap to_real(map);
   const int32x4_t shift = vdupq_n_s32(-8 * byte);
   const auto body = [&](int i) { vst1q_f32(out + i, to_real(channel_levels(pixels + 4 * i, shift))); };
-  if (for_blocks_of_4(n, body)) return;
+  if (for_blocks<4>(n, body)) return;
   for (int i = 0; i < n; ++i) out[i] = to_float(pixels[4 * i + byte], map);
 }
 
@@ -161,22 +151,21 @@ void planar_float16(const std::uint8_t* pixels, int n, int byte, const LevelToFl
   const int32x4_t shift = vdupq_n_s32(-8 * byte);
   const auto half = [](float32x4_t real) { return vreinterpret_u16_f16(vcvt_f16_f32(real)); };
   const auto body = [&](int i) { vst1_u16(out + i, half(to_real(channel_levels(pixels + 4 * i, shift)))); };
-  if (for_blocks_of_4(n, body)) return;
+  if (for_blocks<4>(n, body)) return;
   for (int i = 0; i < n; ++i) out[i] = vget_lane_u16(half(vdupq_n_f32(to_float(pixels[4 * i + byte], map))), 0);
 }
 
 void planar_uint8(const std::uint8_t* pixels, int n, int byte, std::uint8_t flip, std::uint8_t* out) {
   const uint8x16_t flips = vdupq_n_u8(flip);
-  int i = 0;
-  for (; i + 16 <= n; i += 16) {
+  const auto body = [&](int i) {
     const uint8x16x4_t pixel = vld4q_u8(pixels + 4 * i);
     const uint8x16_t level = byte == 0   ? pixel.val[0]
                              : byte == 1 ? pixel.val[1]
                              : byte == 2 ? pixel.val[2]
                                          : pixel.val[3];
     vst1q_u8(out + i, veorq_u8(level, flips));
-  }
-  planar_uint8_from(i, pixels, n, byte, flip, out);
+  };
+  if (!for_blocks<16>(n, body)) planar_uint8_from(0, pixels, n, byte, flip, out);
 }
 
 // Four pixels to 12 bytes, the last 4 of the 16 zero.
@@ -192,7 +181,7 @@ void packed_uint8(const std::uint8_t* pixels, int n, const ChannelOrder& order, 
   int i = 0;
   for (; 3 * i + 16 <= 3 * n; i += 4)  // stores 16 bytes, 12 of them final
     vst1q_u8(out + 3 * i, veorq_u8(vqtbl1q_u8(vld1q_u8(pixels + 4 * i), shuffle), flips));
-  packed_uint8_from(i, pixels, n, order, flip, out);
+  packed_uint8_from<4>(i, pixels, n, order, flip, out);
 }
 
 void packed_float32(const std::uint8_t* pixels, int n, const ChannelOrder& order, const LevelToFloat* maps,
@@ -205,21 +194,20 @@ void packed_float32(const std::uint8_t* pixels, int n, const ChannelOrder& order
     for (int c = 0; c < 3; ++c) real.val[c] = to_real[c](channel_levels(pixels + 4 * i, shifts[c]));
     vst3q_f32(out + 3 * i, real);
   };
-  if (for_blocks_of_4(n, body)) return;
+  if (for_blocks<4>(n, body)) return;
   for (int i = 0; i < n; ++i)
     for (int c = 0; c < 3; ++c) out[3 * i + c] = to_float(pixels[4 * i + order.byte[c]], maps[c]);
 }
 
 void reordered_uint8(const std::uint8_t* row, int n, const ChannelOrder& order, std::uint8_t flip, std::uint8_t* out) {
   const uint8x16_t flips = vdupq_n_u8(flip);
-  int i = 0;
-  for (; i + 16 <= n; i += 16) {
+  const auto body = [&](int i) {
     const uint8x16x3_t source = vld3q_u8(row + 3 * i);
     uint8x16x3_t packed;
     for (int c = 0; c < 3; ++c) packed.val[c] = veorq_u8(source.val[order.byte[c]], flips);
     vst3q_u8(out + 3 * i, packed);
-  }
-  reordered_uint8_from(i, row, n, order, flip, out);
+  };
+  if (!for_blocks<16>(n, body)) packed_uint8_from<3>(0, row, n, order, flip, out);
 }
 
 }  // namespace

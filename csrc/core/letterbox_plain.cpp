@@ -21,11 +21,11 @@ void planar_uint8(const std::uint8_t* pixels, int n, int byte, std::uint8_t flip
 }
 
 void packed_uint8(const std::uint8_t* pixels, int n, const ChannelOrder& order, std::uint8_t flip, std::uint8_t* out) {
-  packed_uint8_from(0, pixels, n, order, flip, out);
+  packed_uint8_from<4>(0, pixels, n, order, flip, out);
 }
 
 void reordered_uint8(const std::uint8_t* row, int n, const ChannelOrder& order, std::uint8_t flip, std::uint8_t* out) {
-  reordered_uint8_from(0, row, n, order, flip, out);
+  packed_uint8_from<3>(0, row, n, order, flip, out);
 }
 
 }  // namespace
