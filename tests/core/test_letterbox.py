@@ -19,8 +19,9 @@ from edgepose import _core
 
 Picture = NDArray[np.uint8]
 PAD = 114
-# OpenCV's builds for other processors may sample 8-bit pictures by other code, with other roundings.
-OPENCV_TOLERANCE = 0 if platform.machine() in ("x86_64", "AMD64") else 1
+# OpenCV's builds for other processors sample 8-bit pictures by other code, with other roundings: two levels apart on noise
+# were seen on aarch64. There the plain numpy emulation of the x86 arithmetic is the witness that must agree exactly.
+OPENCV_TOLERANCE = 0 if platform.machine() in ("x86_64", "AMD64") else 2
 
 
 @pytest.fixture(params=_core.available_simd_levels())
