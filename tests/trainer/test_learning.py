@@ -48,10 +48,10 @@ def unpack(archive: Path, folder: Path, split: str, count: int, wanted: Callable
                 shutil.copyfileobj(source, copy)
 
 
-def shows_few_large_people(text: str) -> bool:
-    """At most two, each on a tenth of the picture or more, with ten labelled points or more."""
+def shows_one_large_person(text: str) -> bool:
+    """On a sixth of the picture or more, with ten labelled points or more."""
     rows = [[float(v) for v in line.split()] for line in text.splitlines()]
-    return 1 <= len(rows) <= 2 and all(r[3] * r[4] >= 0.1 and sum(v > 0 for v in r[7::3]) >= 10 for r in rows)
+    return len(rows) == 1 and rows[0][3] * rows[0][4] >= 1 / 6 and sum(v > 0 for v in rows[0][7::3]) >= 10
 
 
 def write_yaml(folder: Path, **document: Any) -> Path:
@@ -62,13 +62,13 @@ def write_yaml(folder: Path, **document: Any) -> Path:
 
 def test_sixteen_pictures_are_learned_by_heart(shared_data: Path, tmp_path: Path) -> None:
     """From scratch, without augmentation, to an OKS AP of 0.9 on the very same pictures."""
-    unpack(shared_data / "coco.zip", tmp_path, "train", 16, shows_few_large_people)
+    unpack(shared_data / "coco.zip", tmp_path, "train", 16, shows_one_large_person)
     data = write_yaml(tmp_path, train="images/train", val="images/train", kpt_shape=[17, 3], flip_idx=COCO_FLIP)
     config = load_config(
         None,
         QUIET | NO_AUGMENTATION | {
-            "data": str(data), "project": str(tmp_path), "imgsz": 160, "batch": 16, "nbs": 16, "epochs": 500,
-            "val_period": 100, "workers": 0, "cache": "ram", "optimizer": "AdamW", "lr0": 0.003, "lrf": 0.02,
+            "data": str(data), "project": str(tmp_path), "imgsz": 224, "batch": 16, "nbs": 16, "epochs": 320,
+            "val_period": 80, "workers": 0, "cache": "ram", "optimizer": "AdamW", "lr0": 0.003, "lrf": 0.02,
             "warmup_epochs": 10.0, "weight_decay": 0.0, "ema_decay": 0.99, "ema_tau": 100.0, "pose": 24.0,
         },
     )  # fmt: skip
@@ -98,8 +98,8 @@ def test_a_trained_network_learns_four_other_keypoints_in_minutes(shared: Path, 
         None,
         QUIET | {
             "data": str(data), "project": str(tmp_path), "model": str(shared / "models" / "yolov8n-pose.pt"),
-            "imgsz": 256, "batch": 16, "nbs": 16, "epochs": 6, "close_mosaic": 2, "mosaic": 0.5, "optimizer": "AdamW",
-            "lr0": 0.0005, "warmup_epochs": 1.0, "ema_decay": 0.99, "ema_tau": 50.0, "val_period": 3,
+            "imgsz": 256, "batch": 16, "nbs": 16, "epochs": 12, "close_mosaic": 8, "mosaic": 0.5, "optimizer": "AdamW",
+            "lr0": 0.002, "warmup_epochs": 1.0, "ema_decay": 0.99, "ema_tau": 50.0, "val_period": 4,
         },
     )  # fmt: skip
     metrics = train(config).metrics

@@ -70,7 +70,9 @@ def start(settings: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
     save_config(load_config(None, settings), folder / "settings.yaml")
     command = [sys.executable, "-m", "edgepose_trainer.train", str(folder / "settings.yaml")]
     path = os.pathsep.join([str(ROOT), str(ROOT / "trainer"), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE, start_new_session=True
+    )
 
 
 def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
@@ -81,7 +83,10 @@ def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
     raise TimeoutError(path)
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_process_group_saves_and_says_how_to_go_on(
+    tiny_settings: dict[str, Any], tmp_path: Path, number: signal.Signals
+) -> None:
     settings = tiny_settings | {
         "project": str(tmp_path),
         "epochs": 500,
@@ -93,7 +98,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tiny_settings: dict[str, Any], tmp_p
     process = start(settings, tmp_path / "settings")
     last = tmp_path / "train" / "weights" / "last.pt"
     wait_for(last, process)
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, number)
     output = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 0, output
     assert f"go on with: edgepose train resume={last}" in output
