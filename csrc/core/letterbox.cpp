@@ -182,8 +182,8 @@ void Letterbox::write_picture(const OutputView& out) {
     for (int c = 0; c < planes; ++c) std::fill_n(data + c * plane + from, count, pad.value[c]);
   };
   const ChannelOrder order = model_order();
-  const bool unscaled = !reduces_smoothly_ && bilinear_.on_pixels() && placed.width == job_.source_width;
-  const bool same_form = unscaled && packed && channels() == 3 && job_.channels == 3;
+  const bool copies_rows = !reduces_smoothly_ && bilinear_.copies_rows();
+  const bool same_form = copies_rows && packed && channels() == 3 && job_.channels == 3;
   const std::size_t top = static_cast<std::size_t>(placed.top);
   fill(0, top * width);
   for (int y = 0; y < placed.height; ++y) {

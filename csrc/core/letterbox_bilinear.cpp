@@ -1,7 +1,7 @@
 #include "core/letterbox_bilinear.hpp"
 
 #include <algorithm>
-#include <cstring>
+#include <iterator>
 
 namespace edgepose {
 namespace {
@@ -103,26 +103,8 @@ const std::int16_t* BilinearSampler::sampled_row(int source_y, RowReader& reader
   return sampled_[slot].data();
 }
 
-void BilinearSampler::pick(const std::uint8_t* row, const LetterboxKernels& kernels, std::uint8_t* pixels) const {
-  const int channels = sizes_.channels;
-  if (sizes_.width == sizes_.source_width) return kernels.copy_columns(row, channels, sizes_.width, pixels);
-  if (channels == 1) {
-    for (const BilinearColumn& column : column_table_) {
-      std::memset(pixels, row[column.first], 4);
-      pixels += 4;
-    }
-    return;
-  }
-  // Four bytes at a time for all but the last pixels, whose fourth byte may lie past the row.
-  const int last_whole = sizes_.source_width * channels - 4;
-  for (const BilinearColumn& column : column_table_) {
-    std::memcpy(pixels, row + column.first, column.first <= last_whole ? 4 : 3);
-    pixels += 4;
-  }
-}
-
 void BilinearSampler::sample(int y, RowReader& reader, const LetterboxKernels& kernels, std::uint8_t* pixels) {
-  if (on_pixels()) return pick(reader.row(source_row(y)), kernels, pixels);
+  if (copies_rows()) return kernels.copy_columns(reader.row(source_row(y)), sizes_.channels, sizes_.width, pixels);
   const std::int16_t* above = sampled_row(rows_.first[y], reader);
   const bool one_row = rows_.second_weight[y] == 0;
   const std::int16_t* below = one_row ? above : sampled_row(rows_.second[y], reader);

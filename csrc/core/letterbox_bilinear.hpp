@@ -18,8 +18,9 @@ class BilinearSampler {
   // To be called before the first row of each picture.
   void start();
 
-  bool on_pixels() const { return rows_.on_pixels && columns_.on_pixels; }  // pixels are picked, not blended
-  int source_row(int y) const { return rows_.first[y]; }                    // where they are picked
+  // Rows are some of the source's as they are: source_row(y).
+  bool copies_rows() const { return rows_.on_pixels && sizes_.width == sizes_.source_width; }
+  int source_row(int y) const { return rows_.first[y]; }
   // Row y as pixels of 4 bytes: the source's channels in their order; gray thrice.
   void sample(int y, RowReader& reader, const LetterboxKernels& kernels, std::uint8_t* pixels);
 
@@ -27,7 +28,6 @@ class BilinearSampler {
   void prepare_columns();
   void prepare_windows(const LetterboxKernels& kernels);
   bool fill_windows(const WindowSampler& sampler);
-  void pick(const std::uint8_t* row, const LetterboxKernels& kernels, std::uint8_t* pixels) const;
   const std::int16_t* sampled_row(int source_y, RowReader& reader);
   void sample_columns(const std::uint8_t* row, std::int16_t* out) const;
 

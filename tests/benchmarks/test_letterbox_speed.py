@@ -221,8 +221,7 @@ def require_equal(ours: NDArray[Any], theirs: NDArray[Any], tolerance: float) ->
     assert np.abs(ours.astype(np.float64) - theirs.astype(np.float64)).max() <= tolerance
 
 
-# The least ratios of float32 and uint8 at 810 x 1080 are the project's aims; that of int8, 8, is reached on a quiet
-# machine (8 to 14) against quantizing as written, which shares the resize that alone is more than a third of it. At
+# The least ratios at 810 x 1080 are the project's aims: 2.2, 2.5, and 8 for int8 against quantizing as written. At
 # 640 x 480 nothing is resized, and OpenCV's chain is a pass or two that the memory limits.
 @pytest.mark.parametrize(("size", "least"), list(zip(SIZES, [2.2, 2.0, 1.5], strict=True)))
 def test_float32_nchw(size: tuple[int, int], least: float, benchmark: Any, side_by_side: Any) -> None:
@@ -237,7 +236,7 @@ def test_float32_nchw(size: tuple[int, int], least: float, benchmark: Any, side_
     assert ratio >= required(least)
 
 
-@pytest.mark.parametrize(("size", "least"), list(zip(SIZES, [2.5, 2.1, 0.4], strict=True)))
+@pytest.mark.parametrize(("size", "least"), list(zip(SIZES, [2.5, 2.5, 0.7], strict=True)))
 def test_uint8_nhwc(size: tuple[int, int], least: float, benchmark: Any, side_by_side: Any) -> None:
     job = Job.of(*size)
     theirs = padded((1, SIDE, SIDE, 3), "uint8", PAD)
@@ -250,7 +249,7 @@ def test_uint8_nhwc(size: tuple[int, int], least: float, benchmark: Any, side_by
     assert ratio >= required(least)
 
 
-@pytest.mark.parametrize(("size", "least"), list(zip(SIZES, [2.5, 2.1, 0.85], strict=True)))
+@pytest.mark.parametrize(("size", "least"), list(zip(SIZES, [2.5, 2.5, 1.2], strict=True)))
 def test_int8_nhwc_against_shortcuts(size: tuple[int, int], least: float, benchmark: Any, side_by_side: Any) -> None:
     job = Job.of(*size)
     theirs = padded((1, SIDE, SIDE, 3), "int8", PAD - 128)
@@ -262,7 +261,7 @@ def test_int8_nhwc_against_shortcuts(size: tuple[int, int], least: float, benchm
     assert ratio >= required(least)
 
 
-@pytest.mark.parametrize(("size", "least"), list(zip(SIZES, [7.0, 5.5, 8.0], strict=True)))
+@pytest.mark.parametrize(("size", "least"), list(zip(SIZES, [8.0, 7.0, 10.0], strict=True)))
 def test_int8_nhwc_against_normalising_and_quantizing(size: tuple[int, int], least: float, side_by_side: Any) -> None:
     job = Job.of(*size)
     theirs = padded((1, SIDE, SIDE, 3), "int8", 0)
