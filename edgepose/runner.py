@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 import numpy as np
 
-from edgepose import _core
 from edgepose.artifact import Artifact, open_artifact
-from edgepose.contract import MAX_SIDE
+from edgepose.feeding import check_color, input_size, make_letterbox, picture_size, rect_size
 from edgepose.options import check_integer, check_number, unknown_option
+from edgepose.reading import make_decoder
 from edgepose.result import PoseResult, Speed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgepose.contract import InputSpec, ModelSpec, OutputSpec
+    from edgepose._core import Detections, Transform
+    from edgepose.contract import ModelSpec
     from edgepose.pictures import Picture
     from edgepose.stream import Stream
 
     Pictures = list[Picture] | tuple[Picture, ...]
-    Decoder = _core.YoloDecoder | _core.YoloEnd2EndDecoder | _core.MoveNetDecoder | _core.YoloHeadsDecoder
 
 Roi = tuple[int, int, int, int]
 
-DEFAULT_IMGSZ = 640
 MAX_BATCH = 16  # of a model that takes any batch: more gains no speed on a small computer and costs memory
 _LOADING = ("spec", "backend", "device", "threads", "precision")  # options of `open_artifact`
-PIXEL_FORMATS = ("BGR", "RGB", "BGRA", "RGBA", "GRAY", "NV12", "I420", "YUYV")
 
 
 class PoseRunner:
@@ -108,9 +107,9 @@ class PoseRunner:
             artifact = open_artifact(_default_model() if model is None else model, **loading, verbose=verbose)
         self._spec, self._backend = artifact.spec, artifact.backend
         try:
-            self._size = _input_size(self._spec.input, imgsz, rect)
-            self._letterbox = _letterbox(self._spec.input, antialias)
-            self._decode = _decoder(
+            self._size = input_size(self._spec.input, imgsz, rect)
+            self._letterbox = make_letterbox(self._spec.input, antialias)
+            self._decode = make_decoder(
                 self._spec,
                 conf=conf,
                 iou=iou,
@@ -218,28 +217,15 @@ class PoseRunner:
         return [result for chunk in chunks for result in self._predict_batch(chunk, roi)]
 
     def _predict_batch(self, pictures: list[tuple[NDArray[np.uint8], str]], roi: Roi | None) -> list[PoseResult]:
-        if not self._busy.acquire(blocking=False):
-            raise RuntimeError("this PoseRunner is in use by another thread: make one PoseRunner for each thread")
-        try:
-            if self._closed:
-                raise RuntimeError("this PoseRunner is closed: make a new one")
-            start = perf_counter()
+        with self._alone():
             sizes = [picture_size(image, color) for image, color in pictures]
-            buffer = self._backend.input_buffer(self._input_shape(sizes, roi))
-            transforms = [
-                self._letterbox(image, buffer[i : i + 1], format=color, roi=roi)
-                for i, (image, color) in enumerate(pictures)
-            ]
+            start = perf_counter()
+            transforms = self._preprocess(pictures, sizes, roi)
             fed = perf_counter()
             outputs = self._backend.infer()
             inferred = perf_counter()
-            found = [
-                self._decode([output[i : i + 1] for output in outputs], transform, size)
-                for i, (transform, size) in enumerate(zip(transforms, sizes, strict=True))
-            ]
+            found = self._decode_all(outputs, transforms, sizes)
             done = perf_counter()
-        finally:
-            self._busy.release()
         # A batch's time is shared out evenly: what one picture of it cost.
         share = 1e3 / len(pictures)
         speed = Speed((fed - start) * share, (inferred - fed) * share, (done - inferred) * share)
@@ -247,6 +233,37 @@ class PoseRunner:
         return [
             PoseResult(*arrays, people=people, size=size, speed=speed)
             for arrays, size in zip(found, sizes, strict=True)
+        ]
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keeps a second thread out of the model's buffers."""
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError("this PoseRunner is in use by another thread: make one PoseRunner for each thread")
+        try:
+            if self._closed:
+                raise RuntimeError("this PoseRunner is closed: make a new one")
+            yield
+        finally:
+            self._busy.release()
+
+    def _preprocess(
+        self, pictures: list[tuple[NDArray[np.uint8], str]], sizes: list[tuple[int, int]], roi: Roi | None
+    ) -> list[Transform]:
+        """Writes the pictures into the runtime's input."""
+        buffer = self._backend.input_buffer(self._input_shape(sizes, roi))
+        return [
+            self._letterbox(image, buffer[i : i + 1], format=color, roi=roi)
+            for i, (image, color) in enumerate(pictures)
+        ]
+
+    def _decode_all(
+        self, outputs: list[NDArray[Any]], transforms: list[Transform], sizes: list[tuple[int, int]]
+    ) -> list[Detections]:
+        """Reads each picture's people from the runtime's outputs."""
+        return [
+            self._decode([output[i : i + 1] for output in outputs], transform, size)
+            for i, (transform, size) in enumerate(zip(transforms, sizes, strict=True))
         ]
 
     def _input_shape(self, sizes: list[tuple[int, int]], roi: Roi | None) -> tuple[int, ...]:
@@ -273,120 +290,6 @@ def _check_roi(roi: Roi) -> None:
         raise TypeError(f"got roi={roi!r}, expected (x0, y0, x1, y1) in pixels")
     for side in roi:
         check_integer("roi", side)
-
-
-def rect_size(sizes: Sequence[tuple[int, int]], side: int, stride: int) -> tuple[int, int]:
-    """The least (height, width) in whole strides that holds each picture of (width, height) scaled into a square."""
-    scales = [side / max(1, *size) for size in sizes]
-    height = max(height * scale for (_, height), scale in zip(sizes, scales, strict=True))
-    width = max(width * scale for (width, _), scale in zip(sizes, scales, strict=True))
-    return round_up(height, stride), round_up(width, stride)
-
-
-def round_up(length: float, stride: int) -> int:
-    """The least positive multiple of stride that is at least the length, rounded to whole pixels first."""
-    return max(1, -(-round(length) // stride)) * stride
-
-
-def picture_size(image: NDArray[np.uint8], color: str) -> tuple[int, int]:
-    """(width, height) in pixels of a numpy picture in this order; planar YUV has its colour below its brightness."""
-    if image.ndim < 2:
-        raise ValueError(f"a picture has 2 or 3 dimensions, got an array of shape {image.shape}")
-    height, width = image.shape[:2]
-    return (width, height * 2 // 3) if color in ("NV12", "I420") else (width, height)
-
-
-def check_color(color: str) -> str:
-    """The name of a pixel format in capitals. Raises ValueError for one that edgepose does not read."""
-    if not isinstance(color, str):
-        raise TypeError(f"got color={color!r}, expected one of {', '.join(PIXEL_FORMATS)}")
-    if color.upper() not in PIXEL_FORMATS:
-        raise ValueError(f"unknown colour order color={color!r}, expected one of {', '.join(PIXEL_FORMATS)}")
-    return color.upper()
-
-
-def _input_size(spec: InputSpec, imgsz: int | Sequence[int] | None, rect: bool) -> tuple[int, int] | int:
-    """(height, width) of every input, or the longer side of inputs that follow the picture's aspect."""
-    fixed, stride = spec.resize.size, spec.resize.stride
-    asked = None if imgsz is None else _asked_size(imgsz)
-    if fixed is not None:
-        if asked not in (None, fixed) or rect:
-            option = "rect=True" if rect else f"imgsz={imgsz}"
-            raise ValueError(
-                f"{option}: the model's input is fixed at {fixed[0]}x{fixed[1]} (height x width); "
-                "leave the option out, or export the model with dynamic=true"
-            )
-        return fixed
-    height, width = (round_up(side, stride) for side in asked or (DEFAULT_IMGSZ, DEFAULT_IMGSZ))
-    if rect and height != width:
-        raise ValueError(f"imgsz={imgsz!r} with rect=True: expected one side, the picture gives the other")
-    return height if rect else (height, width)
-
-
-def _asked_size(imgsz: int | Sequence[int]) -> tuple[int, int]:
-    sides = (imgsz, imgsz) if isinstance(imgsz, int) else tuple(imgsz) if isinstance(imgsz, (tuple, list)) else ()
-    expected = f"imgsz={imgsz!r}: expected one side or (height, width) in whole pixels, 1 to {MAX_SIDE}"
-    if not sides or any(isinstance(side, bool) or not isinstance(side, int) for side in sides):
-        raise TypeError(expected)
-    if len(sides) != 2 or not 1 <= min(sides) <= max(sides) <= MAX_SIDE:
-        raise ValueError(expected)
-    return sides
-
-
-def _letterbox(spec: InputSpec, antialias: bool) -> _core.Letterbox:
-    quantization = spec.quantization
-    return _core.Letterbox(
-        mode=spec.resize.mode,
-        center=spec.resize.center,
-        pad_value=spec.resize.pad_value,
-        antialias=antialias,
-        layout=spec.layout,
-        color=spec.color,
-        mean=spec.mean,
-        std=spec.std,
-        scale=quantization.scale if quantization else 1.0,
-        zero_point=quantization.zero_point if quantization else 0,
-    )
-
-
-def _decoder(spec: ModelSpec, *, nms: str, iou: float, max_candidates: int, agnostic: bool, **options: Any) -> Decoder:
-    """The core's decoder for the model; `options` (conf, max_det, clip) are those that every decoder has."""
-    shape: dict[str, Any] = {"num_classes": spec.decoder.num_classes, "kpt_shape": spec.decoder.kpt_shape}
-    keypoints = spec.decoder.kpt_shape[0]
-    # Points without sigmas of their own count alike, as in COCO-style evaluations of other keypoints.
-    sigmas = spec.people.sigmas or (1 / keypoints,) * keypoints
-    suppression: dict[str, Any] = {
-        "iou": iou,
-        "nms": nms,
-        "sigmas": sigmas,
-        "max_candidates": max_candidates,
-        "agnostic": agnostic,
-    }
-    kind = spec.decoder.type
-    size = spec.input.resize.size
-    if kind == "yolo_heads":
-        heads = [_head(output, index) for index, output in enumerate(spec.outputs)]
-        layout: dict[str, Any] = {"heads": heads, "reg_max": spec.decoder.reg_max, "input_size": size}
-        return _core.YoloHeadsDecoder(**layout, **shape, **suppression, **options)
-    options |= _quantization(spec.outputs[0])
-    if spec.decoder.normalized and size is not None:
-        options["coord_scale"] = (size[1], size[0])
-    if kind == "yolo":
-        return _core.YoloDecoder(**shape, **suppression, **options)
-    if kind == "yolo_end2end":
-        return _core.YoloEnd2EndDecoder(**shape, **options)
-    options |= {"input_size": size, "num_keypoints": keypoints}
-    return _core.MoveNetDecoder(**options)
-
-
-def _quantization(output: OutputSpec) -> dict[str, Any]:
-    quantization = output.quantization
-    return {"scale": quantization.scale, "zero_point": quantization.zero_point} if quantization else {}
-
-
-def _head(output: OutputSpec, index: int) -> dict[str, Any]:
-    head = {"role": output.role, "index": index, "stride": output.stride, "layout": output.layout}
-    return {**head, "dtype": output.dtype, **_quantization(output)}
 
 
 def _refuse_loading_options(options: dict[str, Any]) -> None:
