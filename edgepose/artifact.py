@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from edgepose.contract import INPUT_DTYPES, ModelSpec, PeopleSpec
 from edgepose.modelfiles.detect import ModelFile, identify
 from edgepose.modelfiles.files import parse_json, read_bounded, write_atomically
+from edgepose.options import did_you_mean
 
 if TYPE_CHECKING:
     from edgepose.backends.base import Backend
@@ -227,11 +228,9 @@ def _read_given(spec: str | os.PathLike[str] | Mapping[str, Any] | ModelSpec) ->
     if name in NAMED_SPECS:
         return name
     if not os.path.isfile(name):
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, NAMED_SPECS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"got spec={name!r}, expected one of {', '.join(NAMED_SPECS)} or a JSON or YAML file{hint}")
+        known = ", ".join(NAMED_SPECS)
+        hint = did_you_mean(name, NAMED_SPECS)
+        raise ValueError(f"got spec={name!r}, expected one of {known} or a JSON or YAML file{hint}")
     return ModelSpec.from_dict(_read_spec_file(name))
 
 

@@ -6,6 +6,14 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that is none of the known ones; empty where none is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, list(known), 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 def unknown_option(name: str, known: Iterable[str], what: str = "option") -> str:
     """The message for a name that is none of the known ones: it names the nearest, or all of them."""
     from difflib import get_close_matches

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgepose.backends.base import Options
+from edgepose.options import did_you_mean
 
 if TYPE_CHECKING:
     from edgepose.backends.base import Backend
@@ -21,10 +22,7 @@ def choose_backend(model_format: str, backend: str) -> str:
     if backend == "auto":
         return able[0]
     if backend not in BACKENDS:
-        from difflib import get_close_matches
-
-        near = get_close_matches(backend, BACKENDS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(backend, BACKENDS)
         raise ValueError(f"got backend={backend!r}, expected auto or one of {', '.join(BACKENDS)}{hint}")
     if backend not in able:
         raise ValueError(f"backend={backend!r} does not run {model_format} models, expected one of {', '.join(able)}")

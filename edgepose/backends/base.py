@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from edgepose.options import did_you_mean
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -81,10 +83,7 @@ def check_shape(tensor: TensorSpec, shape: tuple[int, ...]) -> None:
 
 
 def unknown_device(device: str, runtime: str, known: Sequence[str]) -> ValueError:
-    from difflib import get_close_matches
-
-    near = get_close_matches(device, known, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(device, known)
     return ValueError(f"got the device {device!r}, expected one of {', '.join(known)} for {runtime}{hint}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,6 @@ SIZE = (90, 70)
 ROW = {"num_classes": 1, "kpt_shape": (2, 3), "conf": 0.25, "iou": 0.7, "max_det": 300}
 
 property_test = settings(deadline=None, derandomize=True, max_examples=60)
-
-
-@pytest.fixture(params=_core.available_simd_levels())
-def level(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = _core.simd_level()
-    _core.set_simd_level(request.param)
-    yield request.param
-    _core.set_simd_level(before)
 
 
 def decoder(rules: slow.Rules, **options: Any) -> _core.YoloDecoder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,14 +18,6 @@ LAYOUTS = ["NCHW", "NHWC", "NCA", "NAC"]
 DTYPES = ["float32", "float16", "int8", "uint8"]
 
 property_test = settings(deadline=None, derandomize=True, max_examples=60)
-
-
-@pytest.fixture(params=_core.available_simd_levels())
-def level(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = _core.simd_level()
-    _core.set_simd_level(request.param)
-    yield request.param
-    _core.set_simd_level(before)
 
 
 class Network:

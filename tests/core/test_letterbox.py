@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -19,17 +19,10 @@ from edgepose import _core
 
 Picture = NDArray[np.uint8]
 PAD = 114
-# OpenCV's builds for other processors sample 8-bit pictures by other code, with other roundings: two levels apart on noise
-# were seen on aarch64. There the plain numpy emulation of the x86 arithmetic is the witness that must agree exactly.
+# OpenCV's builds for other processors sample 8-bit pictures by other code, with other roundings: two levels apart on
+# noise were seen on aarch64. There the plain numpy emulation of the x86 arithmetic is the witness that must agree
+# exactly.
 OPENCV_TOLERANCE = 0 if platform.machine() in ("x86_64", "AMD64") else 2
-
-
-@pytest.fixture(params=_core.available_simd_levels())
-def simd(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = _core.simd_level()
-    _core.set_simd_level(request.param)
-    yield request.param
-    _core.set_simd_level(before)
 
 
 def picture(height: int, width: int, channels: int = 3, seed: int = 0) -> Picture:
@@ -98,7 +91,7 @@ SIZES = [(108, 81), (81, 108), (48, 64), (192, 108), (640, 480), (64, 64), (7, 3
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_bgr_levels_are_those_of_opencv(simd: str, size: tuple[int, int]) -> None:
+def test_bgr_levels_are_those_of_opencv(level: str, size: tuple[int, int]) -> None:
     image = picture(*size)
     assert difference(levels(image), opencv_letterbox(image, (64, 64))) <= OPENCV_TOLERANCE
 
@@ -125,7 +118,7 @@ RESIZES = [
 @pytest.mark.parametrize(("size", "out"), RESIZES)
 @pytest.mark.parametrize("format", ["BGR", "BGRA", "GRAY"])
 def test_levels_are_those_of_the_fixed_point_arithmetic(
-    simd: str, size: tuple[int, int], out: tuple[int, int], format: str
+    level: str, size: tuple[int, int], out: tuple[int, int], format: str
 ) -> None:
     image = picture(*size, {"BGR": 3, "BGRA": 4, "GRAY": 1}[format])
     got = levels(image, out, mode="stretch", format=format)
@@ -133,7 +126,7 @@ def test_levels_are_those_of_the_fixed_point_arithmetic(
     np.testing.assert_array_equal(got, wanted)
 
 
-def test_levels_are_near_the_real_values(simd: str) -> None:
+def test_levels_are_near_the_real_values(level: str) -> None:
     """The two roundings down along y come to at most half a level, before the last one."""
     image = picture(108, 81)
     left, top, width, height = placement((108, 81), (64, 64))
@@ -169,7 +162,7 @@ def test_stretch_fills_the_input() -> None:
 
 
 @pytest.mark.parametrize("size", [(64, 48), (192, 192)])
-def test_scales_that_fall_on_pixels_pick_them(simd: str, size: tuple[int, int]) -> None:
+def test_scales_that_fall_on_pixels_pick_them(level: str, size: tuple[int, int]) -> None:
     image = picture(*size)
     step = size[0] // 64
     picked = image[step // 2 :: step, step // 2 :: step]
@@ -177,14 +170,14 @@ def test_scales_that_fall_on_pixels_pick_them(simd: str, size: tuple[int, int]) 
     np.testing.assert_array_equal(levels(image)[:, left : left + picked.shape[1]], picked)
 
 
-def test_halving_is_the_rounded_mean_of_four(simd: str) -> None:
+def test_halving_is_the_rounded_mean_of_four(level: str) -> None:
     image = picture(128, 128)
     wide = image.astype(np.int32)
     mean = (wide[::2, ::2] + wide[::2, 1::2] + wide[1::2, ::2] + wide[1::2, 1::2] + 2) >> 2
     np.testing.assert_array_equal(levels(image), mean)
 
 
-def test_picture_of_1_by_10000_keeps_one_column(simd: str) -> None:
+def test_picture_of_1_by_10000_keeps_one_column(level: str) -> None:
     tall = picture(10000, 1)
     got = levels(tall)
     assert difference(got[:, 31:32], cv2.resize(tall, (1, 64)).reshape(64, 1, 3)) <= OPENCV_TOLERANCE
@@ -220,7 +213,7 @@ def test_every_simd_level_gives_the_plain_bits(
 
 @pytest.mark.parametrize("mean", [0.0, 103.53])
 @pytest.mark.parametrize("std", [255.0, 57.375])
-def test_float32_is_numpys_normalisation_to_the_last_bit(simd: str, mean: float, std: float) -> None:
+def test_float32_is_numpys_normalisation_to_the_last_bit(level: str, mean: float, std: float) -> None:
     image = picture(108, 81)
     out = np.zeros((1, 3, 64, 64), np.float32)
     _core.Letterbox(mean=(mean,), std=(std,))(image, out)
@@ -228,7 +221,7 @@ def test_float32_is_numpys_normalisation_to_the_last_bit(simd: str, mean: float,
     np.testing.assert_array_equal(out[0], (rgb - np.float32(mean)) / np.float32(std))
 
 
-def test_each_channel_has_its_own_mean_and_std(simd: str) -> None:
+def test_each_channel_has_its_own_mean_and_std(level: str) -> None:
     image = picture(108, 81)
     mean, std = np.array([123.7, 116.3, 103.5], np.float32), np.array([58.4, 57.1, 57.4], np.float32)
     out = np.zeros((1, 64, 64, 3), np.float32)
@@ -236,7 +229,7 @@ def test_each_channel_has_its_own_mean_and_std(simd: str) -> None:
     np.testing.assert_array_equal(out[0], (levels(image, color="RGB") - mean) / std)
 
 
-def test_float16_is_float32_rounded(simd: str) -> None:
+def test_float16_is_float32_rounded(level: str) -> None:
     image = picture(108, 81)
     single, half = np.zeros((1, 3, 64, 64), np.float32), np.zeros((1, 3, 64, 64), np.float16)
     letterbox = _core.Letterbox(mean=(3.0, 1.0, 2.0))
@@ -257,7 +250,7 @@ def test_float16_is_float32_rounded(simd: str) -> None:
 )
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_integers_are_the_quantized_real_values(
-    simd: str, dtype: str, scale: float, zero_point: int, layout: str
+    level: str, dtype: str, scale: float, zero_point: int, layout: str
 ) -> None:
     image = picture(108, 81)
     rgb = levels(image, color="RGB")
@@ -290,19 +283,19 @@ def encoded(format: str, height: int, width: int) -> tuple[Picture, Picture]:
 
 @pytest.mark.parametrize("format", CONVERSIONS)
 @pytest.mark.parametrize("size", [(108, 82), (64, 48), (48, 64), (22, 130)])
-def test_formats_give_the_levels_of_opencv(simd: str, format: str, size: tuple[int, int]) -> None:
+def test_formats_give_the_levels_of_opencv(level: str, format: str, size: tuple[int, int]) -> None:
     image, bgr = encoded(format, *size)
     assert difference(levels(image, format=format), opencv_letterbox(bgr, (64, 64))) <= OPENCV_TOLERANCE
 
 
 @pytest.mark.parametrize("format", ["NV12", "I420", "YUYV"])
-def test_yuv_is_converted_as_opencv_does(simd: str, format: str) -> None:
+def test_yuv_is_converted_as_opencv_does(level: str, format: str) -> None:
     image, bgr = encoded(format, 64, 64)
     assert difference(levels(image, format=format), bgr) == 0
 
 
 @pytest.mark.parametrize("format", CONVERSIONS)
-def test_gray_models_get_the_luma(simd: str, format: str) -> None:
+def test_gray_models_get_the_luma(level: str, format: str) -> None:
     image, bgr = encoded(format, 108, 82)
     wanted = cv2.cvtColor(opencv_letterbox(bgr, (64, 64)), cv2.COLOR_BGR2GRAY)
     assert difference(levels(image, format=format, color="GRAY")[..., 0], wanted) <= 1
@@ -310,7 +303,7 @@ def test_gray_models_get_the_luma(simd: str, format: str) -> None:
 
 @pytest.mark.parametrize("format", CONVERSIONS)
 @pytest.mark.parametrize("roi", [(0, 0, 82, 108), (3, 5, 40, 70), (40, 50, 41, 51), (81, 0, 82, 108), (11, 7, 82, 8)])
-def test_a_region_is_the_cropped_picture(simd: str, format: str, roi: tuple[int, int, int, int]) -> None:
+def test_a_region_is_the_cropped_picture(level: str, format: str, roi: tuple[int, int, int, int]) -> None:
     image, bgr = encoded(format, 108, 82)
     x0, y0, x1, y1 = roi
     crop = np.ascontiguousarray(bgr[y0:y1, x0:x1])
@@ -333,14 +326,14 @@ VIEWS: dict[str, Callable[[Picture], Picture]] = {
 
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("channels", [3, 4])
-def test_views_are_read_as_their_copies(simd: str, view: str, channels: int) -> None:
+def test_views_are_read_as_their_copies(level: str, view: str, channels: int) -> None:
     image = VIEWS[view](picture(90, 70, channels))
     format = "BGR" if image.shape[2] == 3 else "BGRA"
     np.testing.assert_array_equal(levels(image, format=format), levels(np.ascontiguousarray(image), format=format))
 
 
 @pytest.mark.parametrize("format", ["NV12", "I420", "YUYV"])
-def test_yuv_rows_may_be_padded_or_spread(simd: str, format: str) -> None:
+def test_yuv_rows_may_be_padded_or_spread(level: str, format: str) -> None:
     image, _ = encoded(format, 108, 82)
     padded = np.zeros((image.shape[0], image.shape[1] + 14, *image.shape[2:]), np.uint8)[:, :82]
     spread = np.zeros((image.shape[0], image.shape[1] * 2, *image.shape[2:]), np.uint8)[:, ::2]
@@ -357,7 +350,7 @@ def test_read_only_pictures_are_fine() -> None:
 
 
 @pytest.mark.parametrize("size", [(300, 400), (640, 480), (500, 64), (64, 65), (1000, 3), (3, 1000)])
-def test_antialiased_levels_are_within_one_of_pillow(simd: str, size: tuple[int, int]) -> None:
+def test_antialiased_levels_are_within_one_of_pillow(level: str, size: tuple[int, int]) -> None:
     image = picture(*size)
     left, top, width, height = placement(size, (64, 64))
     wanted = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
@@ -365,18 +358,18 @@ def test_antialiased_levels_are_within_one_of_pillow(simd: str, size: tuple[int,
     assert difference(got, wanted) <= 1
 
 
-def test_antialiasing_leaves_enlarging_alone(simd: str) -> None:
+def test_antialiasing_leaves_enlarging_alone(level: str) -> None:
     image = picture(20, 30)
     np.testing.assert_array_equal(levels(image, antialias=True), levels(image))
 
 
-def test_a_flat_picture_stays_flat_under_extreme_reduction(simd: str) -> None:
+def test_a_flat_picture_stays_flat_under_extreme_reduction(level: str) -> None:
     image = np.full((3000, 5000, 1), 201, np.uint8)
     got = levels(image, (4, 4), format="GRAY", mode="stretch", antialias=True)
     assert (got == 201).all()
 
 
-def test_one_object_serves_changing_pictures_and_inputs(simd: str) -> None:
+def test_one_object_serves_changing_pictures_and_inputs(level: str) -> None:
     letterbox = _core.Letterbox(layout="NHWC", color="BGR", std=(1.0,))
     buffer = np.zeros((1, 64, 64, 3), np.uint8)
     other = np.zeros((1, 40, 56, 3), np.uint8)

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import yaml
 from edgepose_trainer.data import load_data_config
-from edgepose_trainer.data.config import COCO_FLIP, COCO_SIGMAS, SHIPPED
+from edgepose_trainer.data.config import SHIPPED
+
+from edgepose import coco
 
 BASE: dict[str, Any] = {"train": "images/train", "names": ["person"], "kpt_shape": [4, 3]}
 
@@ -45,8 +47,8 @@ def test_unknown_keypoints_true_means_all() -> None:
 
 
 def test_seventeen_points_take_cocos_names_and_sigmas() -> None:
-    data = load_data_config(with_keys(kpt_shape=[17, 3], flip_idx=list(COCO_FLIP)))
-    assert (data.keypoint_names[0], data.sigmas, len(data.skeleton)) == ("nose", COCO_SIGMAS, 19)
+    data = load_data_config(with_keys(kpt_shape=[17, 3], flip_idx=list(coco.FLIP)))
+    assert (data.keypoint_names[0], data.sigmas, len(data.skeleton)) == ("nose", coco.SIGMAS, 19)
 
 
 def test_other_keypoints_take_even_sigmas() -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from edgepose_trainer.config import load_config
-from edgepose_trainer.data.config import COCO_FLIP
 from edgepose_trainer.train import train
+
+from edgepose import coco
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +64,7 @@ def write_yaml(folder: Path, **document: Any) -> Path:
 def test_sixteen_pictures_are_learned_by_heart(shared_data: Path, tmp_path: Path) -> None:
     """From scratch, without augmentation, to an OKS AP of 0.9 on the very same pictures."""
     unpack(shared_data / "coco.zip", tmp_path, "train", 16, shows_one_large_person)
-    data = write_yaml(tmp_path, train="images/train", val="images/train", kpt_shape=[17, 3], flip_idx=COCO_FLIP)
+    data = write_yaml(tmp_path, train="images/train", val="images/train", kpt_shape=[17, 3], flip_idx=coco.FLIP)
     config = load_config(
         None,
         QUIET | NO_AUGMENTATION | {

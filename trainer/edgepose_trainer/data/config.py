@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from edgepose import coco
+
 SPLITS = ("train", "val", "test")
 SET_KEYS = ("path", *SPLITS, "annotations", "partly_labelled", "background_weight", "unknown_keypoints")
 LABEL_KEYS = ("names", "nc", "kpt_shape", "flip_idx", "keypoint_names", "kpt_names", "skeleton", "sigmas")
@@ -18,22 +20,6 @@ TOP_KEYS = (*SET_KEYS, *LABEL_KEYS, "sets", "download")
 FOREIGN_KEYS = ("roboflow", "channels")  # written by other tools, without meaning here
 
 SHIPPED = Path(__file__).resolve().parent.parent / "cfg" / "data"
-
-COCO_KEYPOINTS = (
-    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
-    "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
-    "right_ankle",
-)  # fmt: skip
-COCO_FLIP = (0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15)
-COCO_SKELETON = (
-    (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
-    (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
-)  # fmt: skip
-# the COCO keypoint evaluation's constants, https://cocodataset.org/#keypoints-eval
-COCO_SIGMAS = (
-    0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089,
-    0.089,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +144,9 @@ def _parse(document: dict[str, Any], base: Path, where: str) -> DataConfig:
     kpt_shape = _kpt_shape(document, where)
     count = kpt_shape[0]
     flip_idx = _flip_idx(document.get("flip_idx"), count, where)
-    human = count == 17 and flip_idx in ((), COCO_FLIP)
-    keypoint_names = _keypoint_names(document, count, where) or (COCO_KEYPOINTS if human else ())
-    skeleton = _skeleton(document.get("skeleton"), count, where) or (COCO_SKELETON if human else ())
+    human = count == 17 and flip_idx in ((), coco.FLIP)
+    keypoint_names = _keypoint_names(document, count, where) or (coco.KEYPOINT_NAMES if human else ())
+    skeleton = _skeleton(document.get("skeleton"), count, where) or (coco.SKELETON if human else ())
     return DataConfig(
         source=where,
         names=names,
@@ -233,7 +219,7 @@ def _skeleton(value: Any, count: int, where: str) -> tuple[tuple[int, int], ...]
 
 def _sigmas(value: Any, count: int, where: str) -> tuple[float, ...]:
     if not value:
-        return COCO_SIGMAS if count == 17 else (1.0 / count,) * count
+        return coco.SIGMAS if count == 17 else (1.0 / count,) * count
     if not isinstance(value, list) or len(value) != count or not all(_is_number(v) and v > 0 for v in value):
         raise ValueError(
             f"{where}: sigmas must be {count} positive numbers (one for each keypoint), got {value!r:.120}"
