@@ -90,3 +90,23 @@ def person(make_checkpoint: Callable[..., Path]) -> Path:
 def pictures() -> list[Any]:
     rng = np.random.default_rng(1)
     return [rng.integers(0, 256, size, np.uint8) for size in ((64, 96, 3), (90, 50, 3), (40, 160, 3))]
+
+
+@pytest.fixture(scope="session")
+def people_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The YAML of 6 noisy training and 4 validation pictures, each with one labelled person of 17 points."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("people")
+    rng = np.random.default_rng(3)
+    for split, count in (("train", 6), ("val", 4)):
+        for folder in ("images", "labels"):
+            (root / folder / split).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(rng.integers(0, 256, (64, 80, 3), np.uint8)).save(root / "images" / split / f"{i}.png")
+            points = " ".join(f"{x:.3f} {y:.3f} 2" for x, y in rng.uniform(0.2, 0.8, (17, 2)))
+            (root / "labels" / split / f"{i}.txt").write_text(f"0 0.5 0.5 0.6 0.6 {points}\n")
+    (root / "people.yaml").write_text(
+        f"path: {root}\ntrain: images/train\nval: images/val\nnames: {{0: person}}\nkpt_shape: [17, 3]\n"
+    )
+    return root / "people.yaml"

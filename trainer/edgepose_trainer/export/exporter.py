@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import sys
@@ -226,7 +227,18 @@ def _compare(model: Any, reference: Any, data: DataConfig, spec: ModelSpec, size
     dataset = verification_data(data, size)
     with _Bar("verifying") as bar:
         known = precision if precision in TOLERANCES else "float32"
-        return compare(ours, theirs, dataset, data, known, size, bar)
+        key = _weights_key(reference.checkpoint)
+        return compare(ours, theirs, dataset, data, known, size, bar, key)
+
+
+def _weights_key(checkpoint: Checkpoint | None) -> str:
+    """A name for the weights; none for an artifact."""
+    if checkpoint is None:
+        return ""
+    key = hashlib.blake2b(repr(checkpoint.model.config).encode(), digest_size=16)
+    for tensor in checkpoint.model.state_dict().values():
+        key.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return key.hexdigest()
 
 
 def _verified_size(spec: ModelSpec, checkpoint: Checkpoint | None) -> tuple[int, int]:

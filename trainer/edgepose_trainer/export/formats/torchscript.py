@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,20 +33,35 @@ def convert(job: Job) -> Converted:
         from edgepose_trainer.export.spec import ultralytics_metadata
 
         files["config.txt"] = json.dumps(ultralytics_metadata(job))
-    torch.jit.save(script, str(path), _extra_files=files)
+    _save(script, path, files)
     return Converted(path, job.input_spec(), traced.outputs)
+
+
+def _load(path: Path, device: Any, files: dict[str, str]) -> Any:
+    """torch.jit.load, whose deprecation is news for who exports, not for who runs."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.load(str(path), map_location=device, _extra_files=files)  # type: ignore[no-untyped-call]
+
+
+def _save(script: Any, path: Path, files: dict[str, str]) -> None:
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(script, str(path), _extra_files=files)
 
 
 def write_spec(path: Path, spec: ModelSpec) -> None:
     """Puts the metadata into the archive, as torch's extra file edgepose.json."""
-    import torch
-
     files = {"config.txt": ""}
-    script = torch.jit.load(str(path), map_location="cpu", _extra_files=files)  # type: ignore[no-untyped-call]
+    script = _load(path, "cpu", files)
     files = {name: content for name, content in files.items() if content}
     files[MEMBER] = json.dumps(spec.checked().to_dict(), ensure_ascii=False, allow_nan=False)
     temporary = path.with_name(f".{path.name}.part")
-    torch.jit.save(script, str(temporary), _extra_files=files)
+    _save(script, temporary, files)
     os.replace(temporary, path)
 
 
@@ -94,14 +110,12 @@ def open_script(path: Path, device: str) -> Artifact:
     It is code, which torch runs: open only scripts whose maker you trust. Raises ValueError for one that edgepose did
     not export, or that is damaged.
     """
-    import torch
-
     from edgepose_trainer.distributed import parse_devices
 
     files = {MEMBER: ""}
     place = parse_devices(None if device == "auto" else device)[0]
     try:
-        script = torch.jit.load(str(path), map_location=place, _extra_files=files)  # type: ignore[no-untyped-call]
+        script = _load(path, place, files)
     except RuntimeError as error:
         raise ValueError(f"{path}: not a TorchScript file, or a damaged one: {str(error).splitlines()[0]}") from None
     if not files[MEMBER]:
