@@ -17,7 +17,8 @@ from edgepose_trainer.nn import PoseNetwork, build_model  # noqa: E402
 
 NEEDED = {
     "onnx": ("onnx", "onnxscript", "onnxslim", "onnxruntime"),
-    "openvino": ("openvino", "nncf", "onnx", "onnxscript", "onnxslim"),
+    "openvino": ("openvino", "onnx", "onnxscript", "onnxslim"),
+    "nncf": ("nncf",),
     "tflite": ("litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
 }
 

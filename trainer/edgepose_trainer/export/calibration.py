@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,6 @@ class Calibration:
             index = np.arange(start, start + batch) % len(self)
             images: NDArray[np.float32] = self.levels[index].astype(np.float32) / np.float32(255)
             yield np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if layout == "NCHW" else images
-
-    def subset(self, most: int) -> Calibration:
-        """At most so many of the pictures, evenly picked, for methods that take their time over each."""
-        if len(self) <= most:
-            return self
-        picked = np.linspace(0, len(self) - 1, most).round().astype(int)
-        return replace(self, levels=self.levels[picked], key=f"{self.key}-{most}")
 
     def cache(self, model: bytes, ending: str) -> Path:
         """Where ranges that this model has on these pictures are kept between exports."""

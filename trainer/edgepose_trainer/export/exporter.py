@@ -109,7 +109,7 @@ def verify(
 
 
 def _check_converter(asked: Arguments) -> None:
-    missing = asked.format.missing()
+    missing = asked.format.missing(asked.precision)
     if missing:
         raise ImportError(
             f"format={asked.format.name} needs {', '.join(missing)}, which "

@@ -195,12 +195,14 @@ class _Kept:
         with runner:
             people = runner.spec.people
         return [
-            PoseResult(*arrays, people=people, size=(width, height))
-            for *arrays, (width, height) in zip(*parts, sizes, strict=True)
+            PoseResult(boxes, scores, classes, points, point_scores, people=people, size=(width, height))
+            for boxes, scores, classes, points, point_scores, (width, height) in zip(*parts, sizes, strict=True)
         ]
 
     def save(self, results: Sequence[PoseResult]) -> None:
-        arrays = {name: np.concatenate([getattr(result, name) for result in results]) for name in _FIELDS}
+        arrays: dict[str, Any] = {
+            name: np.concatenate([getattr(result, name) for result in results]) for name in _FIELDS
+        }
         arrays["counts"] = np.array([len(result) for result in results])
         arrays["sizes"] = np.array([result.size for result in results])
         write_whole(self.path, lambda file: np.savez(file, **arrays))

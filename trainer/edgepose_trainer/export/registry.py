@@ -34,7 +34,8 @@ class Format:
 
     suffixes: what is put after the checkpoint's name, for each precision ("float32", "float16", "int8", "dynamic").
     variants, proven_by: for the table: what it can be made as, and what runs it in edgepose.
-    arguments: those it takes beside COMMON_ARGUMENTS. needs: modules that it imports; extra: the pip extra with them.
+    arguments: those it takes beside COMMON_ARGUMENTS. needs: modules that it imports, needs_for_int8: for static int8
+    beside those; extra: the pip extra with them.
     calibrations: ways to find the ranges of a static int8 export.
     convert: makes the file or folder in the job's folder. open(path, device): opens it where the device half has no
     backend for it, else None. write_spec: puts the metadata in; None: as `edgepose.artifact.write_spec` does.
@@ -48,6 +49,7 @@ class Format:
     arguments: tuple[str, ...]
     convert: Callable[[Job], Converted]
     needs: tuple[str, ...] = ()
+    needs_for_int8: tuple[str, ...] = ()
     extra: str = "export"
     layouts: tuple[str, ...] = ("edgepose",)
     calibrations: tuple[str, ...] = ("auto", "minmax", "percentile")
@@ -59,9 +61,10 @@ class Format:
     def precisions(self) -> tuple[str, ...]:
         return tuple(self.suffixes)
 
-    def missing(self) -> list[str]:
-        """The modules that are not installed here."""
-        return [name for name in self.needs if find_spec(name) is None]
+    def missing(self, precision: str = "float32") -> list[str]:
+        """The modules that are not installed here and that an export in this precision needs."""
+        needed = self.needs + (self.needs_for_int8 if precision == "int8" else ())
+        return [name for name in needed if find_spec(name) is None]
 
 
 @cache

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from edgepose_trainer.export.calibration import PERCENTILE
+from edgepose_trainer.export import nncf
 from edgepose_trainer.export.formats import onnx
 from edgepose_trainer.export.job import Converted, Job
 from edgepose_trainer.export.registry import Format
@@ -25,7 +25,9 @@ def convert(job: Job) -> Converted:
     spec = job.input_spec()
     metadata: dict[str, Any] = {}
     if job.arguments.precision == "int8":
-        model, metadata = _quantized(job, model)
+        calibration = job.pictures()
+        images = list(calibration.batches(batch=job.arguments.batch))
+        model, metadata["quantization"] = nncf.quantize(model, images, calibration.method)
         _take_levels(model)
         spec = job.input_spec(dtype="uint8", std=(1.0, 1.0, 1.0))
     ov.save_model(model, folder / f"{job.name}.xml", compress_to_fp16=job.arguments.precision == "float16")
@@ -40,49 +42,6 @@ def write_metadata_yaml(job: Job, folder: Path) -> None:
 
     text = yaml.safe_dump(ultralytics_metadata(job), sort_keys=False, allow_unicode=True)
     (folder / "metadata.yaml").write_text(text, encoding="utf-8")
-
-
-def _quantized(job: Job, model: Any) -> tuple[Any, dict[str, Any]]:
-    """Weights symmetric and per channel, activations asymmetric ("mixed"): SiLU's are hardly ever negative."""
-    import nncf
-
-    calibration = job.pictures()
-    images = list(calibration.batches(batch=job.arguments.batch))
-    advanced, ranges = None, "NNCF's own (mean of the pictures' ranges)"
-    if calibration.method != "auto":
-        advanced, ranges = _ranges(calibration.method)
-    quantized = nncf.quantize(
-        model,
-        nncf.Dataset(images),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(images),
-        advanced_parameters=advanced,
-    )
-    return quantized, {"quantization": {"scheme": "NNCF, preset mixed", "ranges": ranges}}
-
-
-def _ranges(method: str) -> tuple[Any, str]:
-    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
-    from nncf.quantization.range_estimator import (
-        AggregatorType,
-        RangeEstimatorParameters,
-        StatisticsCollectorParameters,
-        StatisticsType,
-    )
-
-    def collector(kind: Any, aggregator: Any, outlier: float) -> Any:
-        return StatisticsCollectorParameters(kind, aggregator, quantile_outlier_prob=outlier)
-
-    if method == "minmax":
-        low = collector(StatisticsType.MIN, AggregatorType.MIN, 0.0)
-        high = collector(StatisticsType.MAX, AggregatorType.MAX, 0.0)
-        text = "minimum and maximum"
-    else:
-        outlier = 1 - PERCENTILE / 100
-        low = collector(StatisticsType.QUANTILE, AggregatorType.MEAN, outlier)
-        high = collector(StatisticsType.QUANTILE, AggregatorType.MEAN, outlier)
-        text = f"percentile {PERCENTILE}"
-    return AdvancedQuantizationParameters(activations_range_estimator_params=RangeEstimatorParameters(low, high)), text
 
 
 def _take_levels(model: Any) -> None:
@@ -107,6 +66,7 @@ FORMAT = Format(
     proven_by="OpenVINO",
     arguments=("half", "int8", "dynamic", "batch", "layout", "fraction", "calibration"),
     convert=convert,
-    needs=("openvino", "nncf", "onnx", "onnxscript", "onnxslim"),
+    needs=("openvino", "onnx", "onnxscript", "onnxslim"),
+    needs_for_int8=("nncf",),
     layouts=("edgepose", "ultralytics"),
 )
