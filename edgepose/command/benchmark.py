@@ -9,7 +9,8 @@ from pathlib import Path
 
 from edgepose.benchmark import BenchmarkReport, CaseResult, benchmark, count_cases
 from edgepose.command.doctor import board_lines, packages_text
-from edgepose.command.runs import new_run_folder, write_whole
+from edgepose.command.runs import new_run_folder
+from edgepose.modelfiles.files import write_atomically
 
 
 def run(
@@ -91,7 +92,7 @@ def write_files(report: BenchmarkReport, folder: Path, *, save: bool, plot: bool
 
         contents["benchmark.png"] = draw(report)
     for name, content in contents.items():
-        write_whole(folder / name, content)
+        write_atomically(str(folder / name), [content.encode() if isinstance(content, str) else content])
     return [folder / name for name in contents]
 
 

@@ -1,10 +1,8 @@
-"""Where a command writes: a folder of its own for each run, files whole or not at all."""
+"""Where a command writes: a folder of its own for each run."""
 
 from __future__ import annotations
 
 import itertools
-import os
-import tempfile
 from pathlib import Path
 
 
@@ -20,22 +18,3 @@ def new_run_folder(project: str, name: str, exist_ok: bool) -> Path:
         else:
             return folder
     raise AssertionError("unreachable")
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file whole, or leaves what was there. Raises OSError naming the file (no space, no permission)."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -39,13 +39,18 @@ class _GrowingFile:
         self._file = open(self._part, "w", encoding="utf-8", newline="")  # noqa: SIM115
 
     def write(self, text: str) -> None:
-        self._file.write(text)
+        try:
+            self._file.write(text)
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
 
     def close(self) -> list[Path]:
         try:
             self._file.close()
-        except OSError:
+        except OSError as error:
             self.discard()
+            error.filename = str(self._path)
             raise
         os.replace(self._part, self._path)
         return [self._path]

@@ -38,7 +38,10 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def write_atomically(path: str, chunks: Iterable[bytes]) -> None:
-    """Writes a file whole or not at all: into a temporary file beside it, which then takes its name."""
+    """Writes a file whole or not at all: into a temporary file beside it, which then takes its name.
+
+    Raises OSError that names the file (no space, no permission).
+    """
     target = os.path.realpath(path)
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
@@ -51,7 +54,9 @@ def write_atomically(path: str, chunks: Iterable[bytes]) -> None:
         if os.path.exists(target):
             os.chmod(temporary, os.stat(target).st_mode & 0o7777)
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         if os.path.exists(temporary):
             os.unlink(temporary)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = path, None
         raise

@@ -23,10 +23,11 @@ from PIL import Image
 
 from edgepose.command import predict as command
 from edgepose.command.interrupt import Uninterrupted
-from edgepose.command.runs import new_run_folder, write_whole
+from edgepose.command.runs import new_run_folder
 from edgepose.command.sinks import stem_of
 from edgepose.command.window import Window, WindowClosed
 from edgepose.contract import PeopleSpec
+from edgepose.modelfiles.files import write_atomically
 from edgepose.result import PoseResult, Speed
 from edgepose.sources import Frame
 
@@ -276,24 +277,27 @@ def test_full_disk_is_an_error_that_leaves_no_half_written_file(video: Path, tmp
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
-        with pytest.raises(OSError, match=r"[Ff]ile too large|Errno 27"):
+        with pytest.raises(OSError, match=r"[Ff]ile too large|Errno 27") as caught:
             predict(video, tmp_path, save=False, save_json=True)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename == str(tmp_path / "runs/predict/results.json")
     assert not (tmp_path / "runs" / "predict").exists()
 
 
 def test_whole_file_keeps_the_old_one_when_it_cannot_be_written(tmp_path: Path) -> None:
-    write_whole(tmp_path / "a.txt", "old")
+    path = tmp_path / "a.txt"
+    write_atomically(str(path), [b"old"])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
     try:
-        with pytest.raises(OSError, match=r"[Ff]ile too large|Errno 27"):
-            write_whole(tmp_path / "a.txt", "new" * 100)
+        with pytest.raises(OSError, match=r"[Ff]ile too large|Errno 27") as caught:
+            write_atomically(str(path), [b"new" * 100])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
-    assert (tmp_path / "a.txt").read_text() == "old"
+    assert caught.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text() == "old"
 
 
 def test_run_folder_whose_name_is_a_file_is_an_error_only_where_it_must_be_used(tmp_path: Path) -> None:
