@@ -163,5 +163,6 @@ def write_member(path: str, name: str, content: bytes) -> None:
     packed = io.BytesIO(data[:model_end])
     with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED) as archive:
         for other, bytes_ in {**kept, name: content}.items():
-            archive.writestr(other, bytes_)
+            # Without the time of day: the same model and metadata make the same file.
+            archive.writestr(zipfile.ZipInfo(other), bytes_, zipfile.ZIP_DEFLATED)
     write_atomically(path, (packed.getvalue(),))
