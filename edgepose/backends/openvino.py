@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,23 @@ def _runtime() -> Any:
             f'running OpenVINO models needs OpenVINO: pip install "edgepose[openvino]" ({error})'
         ) from error
     return openvino
+
+
+_core: Any = None
+_making_core = threading.Lock()
+
+
+def _shared_core(runtime: Any) -> Any:
+    """One for the process, kept to its end.
+
+    The CPU plugin of a core sets the signal stack of the thread that loads it, and gives back the one before when it
+    goes: of several that go in the order they came, the last leaves freed memory, on which Ctrl-C dies.
+    """
+    global _core
+    with _making_core:
+        if _core is None:
+            _core = runtime.Core()
+    return _core
 
 
 def _device(core: Any, device: str) -> str:
@@ -83,7 +101,7 @@ class OpenVinoBackend:
         config = _config(options)
         with quiet_stderr(options.verbose):
             self._runtime = _runtime()
-            core = self._runtime.Core()
+            core = _shared_core(self._runtime)
             device = _device(core, options.device)
             if device == "CPU":  # pinned, the threads of all models of a process share the first cores
                 config["ENABLE_CPU_PINNING"] = False

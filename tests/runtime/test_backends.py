@@ -201,6 +201,24 @@ def test_two_backends_in_two_threads_do_not_disturb_each_other(movenet: Path) ->
     assert not np.array_equal(answers[0][0], answers[1][0])
 
 
+def test_ctrl_c_is_survived_after_openvino_models_came_and_went(make_openvino: Make) -> None:
+    """With an OpenVINO core each, of two models closed in the order they were opened, it was a segmentation fault."""
+    code = f"""
+import signal
+from edgepose import backends
+from edgepose.backends.base import Options
+opened = [backends.load("openvino", {str(make_openvino({"a": (1, 5, 6)}))!r}, Options(threads=1)) for _ in range(3)]
+while opened:
+    opened.pop(0).close()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("survived")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "survived\n"), done.stderr
+
+
 # Options
 
 
