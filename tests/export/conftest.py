@@ -13,7 +13,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the trainer: torch is not installed")
 
 from edgepose_trainer.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
-from edgepose_trainer.nn import PoseNetwork, build_model  # noqa: E402
+from edgepose_trainer.nn import build_model  # noqa: E402
+from exporting import excited  # noqa: E402
 
 NEEDED = {
     "onnx": ("onnx", "onnxscript", "onnxslim", "onnxruntime"),
@@ -40,30 +41,6 @@ def needs() -> Callable[[str], None]:
             pytest.skip(f"needs {', '.join(missing)}: pip install 'edgepose[export]'")
 
     return check
-
-
-@torch.no_grad()
-def excited(network: PoseNetwork) -> PoseNetwork:
-    """Random weights let every signal fade: fits the batch norms to noise, and stretches what the head says of it."""
-    noise = torch.Generator().manual_seed(2)
-    pictures = torch.rand(4, 3, 96, 96, generator=noise)
-    pictures[:2, :, :24] = 114 / 255
-    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    kept = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 1.0
-    network.train().raw(pictures)
-    for norm, momentum in zip(norms, kept, strict=True):
-        norm.momentum = momentum
-    raw = network.eval().raw(pictures)
-    branches = (network.head.cv2, network.head.cv3, network.head.cv4)
-    for parts, maps, spread in zip(branches, raw, (0.7, 1.5, 0.5), strict=True):
-        for branch, found in zip(parts, maps, strict=True):
-            last: Any = branch[-1]  # type: ignore[index]
-            scale = spread / found.std()
-            last.bias.copy_((last.bias - found.mean((0, 2, 3))) * scale)
-            last.weight.mul_(scale)
-    return network
 
 
 @pytest.fixture(scope="session")
