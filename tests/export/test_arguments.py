@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,19 @@ def test_a_converter_that_fails_leaves_a_log_and_nothing_else(
     assert "chatter on standard output" in said
     assert "chatter on standard error" in said
     assert "chatter" not in "".join(capfd.readouterr())
+
+
+@pytest.mark.slow
+def test_exports_side_by_side_do_not_disturb_each_other(person: Path, tmp_path: Path) -> None:
+    def export(size: int) -> Path:
+        return PoseModel(person).export("torchscript", imgsz=size, out=tmp_path / str(size))
+
+    sizes = [64, 96, 128]
+    with ThreadPoolExecutor(3) as pool:
+        paths = list(pool.map(export, sizes))
+    for size, path in zip(sizes, paths, strict=True):
+        assert [file.name for file in path.parent.iterdir()] == ["best.torchscript"]
+        assert PoseModel(path).runner().spec.input.resize.size == (size, size)
 
 
 def test_the_command_prints_the_table_of_formats(capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,6 +30,7 @@ def test_three_classes_of_four_points_in_a_flat_input_by_twos(
     assert {int(i) for result in expected for i in result.class_ids} == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_any_size_and_batch(person: Path, pictures: list[Any]) -> None:
     path = PoseModel(person).export("onnx", dynamic=True)
     for size in ((64, 64), (96, 160)):

@@ -32,6 +32,7 @@ def test_four_points_of_three_classes_by_twos_and_any_size(
     assert_same_people(people_of_artifact(path, pictures, imgsz=(64, 96), **EXACT), expected, 0.01, 1e-4)
 
 
+@pytest.mark.slow
 def test_the_decoded_tensor_is_read_by_its_ultralytics_metadata(
     person: Path, pictures: list[Any], tmp_path: Path
 ) -> None:

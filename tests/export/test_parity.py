@@ -129,6 +129,7 @@ def test_verify_without_data_asks_for_them(person: Path) -> None:
         verify(path, person)
 
 
+@pytest.mark.slow
 def test_a_torchscript_is_predicted_with_and_validated(person: Path, people_data: Path, tmp_path: Path) -> None:
     path = PoseModel(person).export("torchscript", out=tmp_path)
     picture = next((people_data.parent / "images" / "val").iterdir())

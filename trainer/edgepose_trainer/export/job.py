@@ -123,6 +123,7 @@ def chatter_to(log: Path) -> Iterator[None]:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         handler = logging.FileHandler(log)
+        handler.setLevel(logging.INFO)
         root = logging.getLogger()
         handlers, root.handlers = root.handlers, [handler]
         python = sys.stdout, sys.stderr

@@ -223,7 +223,7 @@ FORMAT = Format(
         "int8": "_int8.tflite",
     },
     variants="f32, f16 weights, dynamic range (int8=dynamic), full int8; layout=ultralytics",
-    proven_by="LiteRT (ai-edge-litert)",
+    proven_by="ai-edge-litert 2.3 and tflite-runtime 2.14",
     arguments=("half", "int8", "batch", "layout", "fraction", "calibration"),
     convert=convert,
     needs=("litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
