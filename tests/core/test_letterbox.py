@@ -19,8 +19,8 @@ from edgepose import _core
 
 Picture = NDArray[np.uint8]
 PAD = 114
-# OpenCV's builds for other processors sample 8-bit pictures by other code, with other roundings (three levels apart on noise
-# were seen on aarch64). There plain numpy with the x86 build's arithmetic is the witness.
+# OpenCV's builds for other processors sample 8-bit pictures by other code, with other roundings (three levels apart on
+# noise were seen on aarch64). There plain numpy with the x86 build's arithmetic is the witness.
 HAS_OPENCV_OF_X86 = platform.machine() in ("x86_64", "AMD64")
 
 
@@ -423,10 +423,7 @@ def test_any_size_gives_the_levels_of_opencv(
 ) -> None:
     channels = {"BGR": 3, "BGRA": 4, "GRAY": 1}[format]
     image = np.random.default_rng(seed).integers(0, 256, (*size, channels), dtype=np.uint8)
-    if mode == "stretch":
-        wanted = opencv_resize(image, out)
-    else:
-        wanted = opencv_letterbox(image, out, center)
+    wanted = opencv_resize(image, out) if mode == "stretch" else opencv_letterbox(image, out, center)
     before = _core.simd_level()
     _core.set_simd_level(level)
     got = levels(image, out, mode=mode, center=center, format=format)
