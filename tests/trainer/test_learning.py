@@ -70,7 +70,8 @@ def test_sixteen_pictures_are_learned_by_heart(shared_data: Path, tmp_path: Path
         QUIET | NO_AUGMENTATION | {
             "data": str(data), "project": str(tmp_path), "imgsz": 160, "batch": 16, "nbs": 16, "epochs": 700,
             "val_period": 100, "workers": 0, "cache": "ram", "optimizer": "AdamW", "lr0": 0.004, "lrf": 0.01,
-            "cos_lr": True, "warmup_epochs": 10.0, "weight_decay": 0.0, "ema_decay": 0.99, "ema_tau": 100.0, "pose": 24.0,
+            "cos_lr": True, "warmup_epochs": 10.0, "weight_decay": 0.0, "ema_decay": 0.99, "ema_tau": 100.0,
+            "pose": 24.0,
         },
     )  # fmt: skip
     metrics = train(config).metrics
