@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,9 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the folder of real models and photos, ../shared")
     return SHARED
+
+
+def pytest_configure() -> None:
+    """Ctrl-C does what it does at a terminal, also where the tests run in the background with it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -146,7 +146,9 @@ def write_whole(path: str | Path, write: Callable[[Path], None]) -> None:
         try:
             write(temporary)
         except RuntimeError as error:  # torch's writer reports a full disk so
-            raise OSError(f"it could not be written, is the disk full? ({error})") from error
+            raise OSError(
+                f"{path} could not be written, what was there before is unchanged: is the disk full? ({error})"
+            ) from error
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
