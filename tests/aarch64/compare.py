@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 here, there = (json.loads(Path(path).read_text()) for path in sys.argv[1:3])
-people_here, people_there = here["people"], there["people"]
+people_here, people_there = here["detections"], there["detections"]
 assert people_here, "nobody was found here"
 assert len(people_here) == len(people_there), (people_here, people_there)
 for a, b in zip(people_here, people_there, strict=True):
