@@ -262,8 +262,8 @@ def set_machine(config: Config) -> None:
 
 def free_threads(workers: int) -> int:
     """CPU threads that leave a core to each loading worker, but take half of the cores at least, and never more than
-    torch has now: oneDNN's threads wait for each other by spinning, so that one without a core of its own stops all
-    (two threads and two workers on two busy cores: 6 pictures a second; one thread: 39)."""
+    torch has now: threads and workers that share cores hold each other up (seen with two of each on two busy cores:
+    6 pictures a second; with one thread 39. That the threads wait by spinning is a guess)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(torch.get_num_threads(), max(1, cores // 2, cores - workers)) if workers else torch.get_num_threads()
 
