@@ -96,6 +96,7 @@ def test_keys_that_other_tools_write_are_taken() -> None:
         ({"unknown_keypoints": [4]}, "unknown_keypoints must be"),
         ({"keypoint_names": ["nose", "b", "c", "d"], "unknown_keypoints": ["nos"]}, "did you mean 'nose'"),
         ({"background_weight": 2}, "from 0 to 1"),
+        ({"repeat": 0}, "repeat must be a whole number from 1 to 100"),
         ({"partly_labelled": "yes"}, "true or false"),
         ({"train": None}, "none of train, val, test"),
         ({"train": 3}, "must be a path or a list of paths"),

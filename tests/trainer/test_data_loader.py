@@ -246,6 +246,17 @@ def test_sets_carry_their_settings_into_the_batch(make_dataset: Make, tmp_path: 
     assert batch["keypoint_known"].tolist() == [[True, True, True], [True, True, False]]
 
 
+def test_a_repeated_set_is_seen_that_often_and_each_time_augmented_anew(make_dataset: Make, tmp_path: Path) -> None:
+    data = two_sets(make_dataset, tmp_path)
+    data["sets"][1]["repeat"] = 3
+    dataset = build(data)
+    assert len(dataset) == 8 + 3 * 8
+    first, again = dataset[BatchKey((8, 16), (64, 64))]["images"]
+    assert dataset.paths[8] == dataset.paths[16]
+    assert not torch.equal(first, again)
+    assert len(build(data, augment=False)) == 16
+
+
 def test_a_mosaic_stays_within_sets_of_one_background_weight(make_dataset: Make, tmp_path: Path) -> None:
     dataset = build(two_sets(make_dataset, tmp_path))
     read: list[int] = []

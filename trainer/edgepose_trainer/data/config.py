@@ -14,7 +14,7 @@ import yaml
 from edgepose import coco
 
 SPLITS = ("train", "val", "test")
-SET_KEYS = ("path", *SPLITS, "annotations", "partly_labelled", "background_weight", "unknown_keypoints")
+SET_KEYS = ("path", *SPLITS, "annotations", "partly_labelled", "background_weight", "unknown_keypoints", "repeat")
 LABEL_KEYS = ("names", "nc", "kpt_shape", "flip_idx", "keypoint_names", "kpt_names", "skeleton", "sigmas")
 TOP_KEYS = (*SET_KEYS, *LABEL_KEYS, "sets", "download")
 FOREIGN_KEYS = ("roboflow", "channels")  # written by other tools, without meaning here
@@ -30,6 +30,7 @@ class SetConfig:
     annotations: for each split its COCO keypoint JSON files, where labels do not lie beside the pictures.
     background_weight: 0..1, the weight of "nobody is here" where no person is labelled.
     unknown_keypoints: indices of the points for which v = 0 says nothing.
+    repeat: how often its pictures are seen in an epoch of training.
     """
 
     name: str
@@ -38,6 +39,7 @@ class SetConfig:
     annotations: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     background_weight: float = 1.0
     unknown_keypoints: tuple[int, ...] = ()
+    repeat: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +271,7 @@ def _set(
         annotations={s: _paths(v, root, f"{where}: annotations: {s}") for s, v in annotations.items() if v},
         background_weight=_background_weight(value, where),
         unknown_keypoints=_unknown(value.get("unknown_keypoints"), count, keypoint_names, where),
+        repeat=_repeat(value.get("repeat", 1), where),
     )
 
 
@@ -291,6 +294,12 @@ def _background_weight(value: Mapping[str, Any], where: str) -> float:
     if not _is_number(weight) or not 0 <= weight <= 1:
         raise ValueError(f"{where}: background_weight must be a number from 0 to 1, got {weight!r}")
     return float(weight)
+
+
+def _repeat(value: Any, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 100:
+        raise ValueError(f"{where}: repeat must be a whole number from 1 to 100, got {value!r}")
+    return value
 
 
 def _unknown(value: Any, count: int, keypoint_names: Sequence[str], where: str) -> tuple[int, ...]:
@@ -344,4 +353,5 @@ def _set_to_dict(value: SetConfig) -> dict[str, Any]:
         out["annotations"] = {split: [str(p) for p in paths] for split, paths in value.annotations.items()}
     out["background_weight"] = value.background_weight
     out["unknown_keypoints"] = list(value.unknown_keypoints)
+    out["repeat"] = value.repeat
     return out

@@ -315,7 +315,13 @@ def build_dataset(
         for scan in scan_split(data, split, progress_bar(f"checking {split}", " pictures", verbose))
     ]
     _tell([problem for scan in scans for problem in scan.problems], split)
+    if augment is not None:
+        scans = [_repeated(scan, part.repeat) for scan, part in zip(scans, data.sets, strict=True)]
     return PoseDataset(data, scans, imgsz, augment, "ram" if cache is True else cache or None, rect)
+
+
+def _repeated(scan: SplitScan, times: int) -> SplitScan:
+    return SplitScan(scan.pictures * times, scan.checked * times, scan.problems)
 
 
 def _tell(problems: Sequence[Problem], split: str, most: int = 10) -> None:
