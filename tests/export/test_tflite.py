@@ -40,7 +40,10 @@ def test_the_decoded_tensor_tells_places_as_fractions(person: Path, pictures: li
 
 
 @pytest.fixture(scope="module")
-def int8(person: Path, people_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def int8(
+    needs: Callable[[str], None], person: Path, people_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    needs("tflite")  # made before the fixture of each test
     folder = tmp_path_factory.mktemp("int8")
     return PoseModel(person).export("tflite", int8=True, data=people_data, out=folder, verify=False)
 
