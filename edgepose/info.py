@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """path: as given. format: "onnx", "openvino" or "tflite". size_bytes: of the file, or of all in the folder.
+    """path: as given. format: "onnx", "openvino", "tflite", or one that the trainer half runs. size_bytes: of the file,
+    or of all in the folder.
 
     metadata: where the spec comes from ("edgepose", "ultralytics", "tensors", "user"). runtime: the one that opened
     the model, None where none could; problem: why. tensors: what the runtime reports, "inputs" and "outputs".
@@ -55,7 +56,7 @@ def describe(model: str | os.PathLike[str], spec: str | Mapping[str, Any] | None
     Raises FileNotFoundError, ValueError, ImportError: as `PoseRunner` does, for a model that says nothing of itself.
     """
     file = identify(model)
-    size = _size(file.given)
+    size = size_of(file.given)
     try:
         artifact = open_artifact(model, spec)
     except (ImportError, ValueError) as error:
@@ -88,7 +89,8 @@ def _tensor(spec: TensorSpec) -> dict[str, Any]:
     }
 
 
-def _size(path: str) -> int:
+def size_of(path: str) -> int:
+    """Bytes of a file, or of all files in a folder."""
     if not os.path.isdir(path):
         return os.path.getsize(path)
     return sum(os.path.getsize(os.path.join(folder, name)) for folder, _, names in os.walk(path) for name in names)

@@ -44,7 +44,7 @@ def info_text(info: ModelInfo) -> str:
 
 def _lines(info: ModelInfo) -> Iterator[tuple[str, str]]:
     spec = info.spec
-    yield "model", f"{info.path} ({_FORMATS[info.format]}, {info.size_bytes / 1e6:.1f} MB)"
+    yield "model", f"{info.path} ({_FORMATS.get(info.format, info.format)}, {info.size_bytes / 1e6:.1f} MB)"
     yield "runs in", info.runtime or f"nothing here: {info.problem}"
     yield "metadata", f"{_METADATA[info.metadata]} (schema {spec.schema})"
     yield "input", _input_text(spec.input)

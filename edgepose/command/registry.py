@@ -123,7 +123,7 @@ TRAINER_VERBS: Final = {
 
 # A checkpoint, the plan of a network, or an artifact that the device half has no runtime for: the trainer's verb of
 # the same name takes it.
-TRAINER_FILES: Final = (".pt", ".pth", ".yaml", ".yml", ".torchscript")
+TRAINER_FILES: Final = (".pt", ".pth", ".yaml", ".yml", ".torchscript", "_ncnn_model")
 
 
 def verb_names() -> tuple[str, ...]:
@@ -138,7 +138,7 @@ def find_verb(name: str, models: Iterable[str] = ()) -> Verb:
     """
     if name in TRAINER_VERBS:
         return _trainer_verbs(name)[name]
-    checkpoint = next((model for model in models if model.lower().endswith(TRAINER_FILES)), None)
+    checkpoint = next((model for model in models if model.lower().rstrip("/").endswith(TRAINER_FILES)), None)
     if checkpoint is None:
         return VERBS[name]
     verbs = _trainer_verbs(name)

@@ -13,15 +13,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the trainer: torch is not installed")
 
 from edgepose_trainer.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
+from edgepose_trainer.export.registry import formats  # noqa: E402
 from edgepose_trainer.nn import build_model  # noqa: E402
 from exporting import excited  # noqa: E402
-
-NEEDED = {
-    "onnx": ("onnx", "onnxscript", "onnxslim", "onnxruntime"),
-    "openvino": ("openvino", "onnx", "onnxscript", "onnxslim"),
-    "nncf": ("nncf",),
-    "tflite": ("litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
-}
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -33,12 +27,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def needs() -> Callable[[str], None]:
-    """Skips the test where a format's converter is not installed."""
+    """Skips the test where a format's converter, or a module, is not installed."""
 
     def check(name: str) -> None:
-        missing = [module for module in NEEDED[name] if find_spec(module) is None]
+        entry = formats().get(name)
+        missing = entry.missing() if entry is not None else [name] if find_spec(name) is None else []
         if missing:
-            pytest.skip(f"needs {', '.join(missing)}: pip install 'edgepose[export]'")
+            extra = "export" if entry is None else entry.extra
+            pytest.skip(f"needs {', '.join(missing)}: pip install 'edgepose[{extra}]'")
 
     return check
 

@@ -13,6 +13,7 @@ from edgepose_trainer.export.registry import Format, find_format, format_table, 
 from edgepose_trainer.model import PoseModel
 
 from edgepose.cli import main
+from edgepose.command.registry import TRAINER_FILES
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -136,6 +137,13 @@ def test_the_table_of_the_docs_is_the_registry_s() -> None:
     page = (DOCS / "export.md").read_text()
     table = page.split("<!-- formats -->\n")[1].split("\n<!-- end -->")[0]
     assert table == markdown_table(), "run: python docs/format_table.py"
+
+
+def test_the_command_gives_the_trainer_every_file_that_it_alone_runs() -> None:
+    for entry in formats().values():
+        if entry.open is not None:
+            assert entry.read_spec is not None
+            assert all(suffix.endswith(TRAINER_FILES) for suffix in entry.suffixes.values())
 
 
 def test_every_format_says_what_it_is_and_names_differ() -> None:

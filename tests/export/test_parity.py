@@ -141,3 +141,11 @@ def test_a_torchscript_is_predicted_with_and_validated(person: Path, people_data
         1e-4,
     )
     assert PoseModel(path).val(data=people_data).images == 4
+
+
+def test_info_describes_a_torchscript(person: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = PoseModel(person).export("torchscript", out=tmp_path)
+    assert main(["info", f"model={path}", "json=true"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["format"], facts["runtime"], facts["problem"]) == ("torchscript", "torch", None)
+    assert facts["spec"]["origin"]["checkpoint"] == "best.pt"

@@ -7,13 +7,16 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from edgepose.command import registry
 from edgepose.command.verbs import BOOL, FLOAT, INT, SIZE, TEXT, WORDS, Kind, Option, Verb, one_of
 from edgepose_trainer.config import default_settings, default_text
+
+if TYPE_CHECKING:
+    from edgepose_trainer.model import PoseModel
 
 INTERRUPTED = 130
 
@@ -283,7 +286,10 @@ def predict(
 def info(model: str, imgsz: int | None = None, json: bool = False) -> int:
     from edgepose_trainer.model import PoseModel
 
-    facts = PoseModel(model).info(imgsz)
+    loaded = PoseModel(model)
+    if loaded.checkpoint is None:
+        return _artifact_info(loaded, json)
+    facts = loaded.info(imgsz)
     if json:
         print(json_format.dumps(facts))
         return 0
@@ -296,6 +302,15 @@ def info(model: str, imgsz: int | None = None, json: bool = False) -> int:
         )
     )
     return 0
+
+
+def _artifact_info(model: PoseModel, json: bool) -> int:
+    """1 where it could be described but not opened, as the device half's `info`."""
+    from edgepose.command.info import info_text
+
+    described = model.describe()
+    print(json_format.dumps(described.to_dict(), indent=2) if json else info_text(described))
+    return 0 if described.problem is None else 1
 
 
 def check(data: str, splits: list[str] | None = None, count: int = 16, out: str = "runs/check") -> int:

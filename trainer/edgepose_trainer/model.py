@@ -23,6 +23,7 @@ from edgepose_trainer.train import EVENTS, Callback, TrainResult, train
 from edgepose_trainer.validate import Validator, precision_of, validate, validate_runner
 
 if TYPE_CHECKING:
+    from edgepose.info import ModelInfo
     from edgepose.result import PoseResult
 
 _PLANS, _CHECKPOINTS = (".yaml", ".yml"), (".pt", ".pth")
@@ -197,9 +198,17 @@ class PoseModel:
         itself."""
         if self.checkpoint is not None:
             return model_info(self.checkpoint.model, imgsz)
+        return dict(self.describe().to_dict())
+
+    def describe(self) -> ModelInfo:
+        """Of an artifact: what it is, how it is fed and read, and where it comes from."""
+        if format_of_artifact(self.path) is not None:
+            from edgepose_trainer.export.artifacts import describe_artifact
+
+            return describe_artifact(self.path)
         from edgepose.info import describe
 
-        return dict(describe(str(self.path)).to_dict())
+        return describe(str(self.path))
 
     def _trainable(self, verb: str) -> Checkpoint:
         if self.checkpoint is None:
@@ -222,10 +231,11 @@ class PoseModel:
         """A runner of exact arithmetic at a size of (height, width), None for the artifact's own, for `verify`."""
         if size is not None:
             options["imgsz"] = size
-        if self.checkpoint is None and format_of_artifact(self.path) is None:
+        entry = format_of_artifact(self.path) if self.checkpoint is None else None
+        if self.checkpoint is None and entry is None:
             precision = "f32" if identify(self.path).format == "openvino" else None  # its default may be bfloat16
             return PoseRunner(self.path, precision=precision, **options)
-        return self._new_runner({**options, "device": "cpu"})
+        return self._new_runner({**options, "device": entry.comparison_device if entry is not None else "cpu"})
 
     def _new_runner(self, options: dict[str, Any]) -> PoseRunner:
         device = options.pop("device", None)

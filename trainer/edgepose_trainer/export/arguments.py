@@ -129,6 +129,8 @@ def _precision(found: Format, values: Mapping[str, Any]) -> str:
     precision = "dynamic" if int8 == "dynamic" else "int8" if int8 else "float16" if values["half"] else "float32"
     if found.name == "edgetpu" and precision == "float32":
         return "int8"  # the Edge TPU computes in nothing else
+    if precision == "int8" and "int8" not in found.precisions and "dynamic" in found.precisions:
+        return "dynamic"  # int8 weights are all the int8 that this format has
     if precision not in found.precisions:
         raise ValueError(
             f"format={found.name} comes in {', '.join(found.precisions)}, "

@@ -258,7 +258,7 @@ def _tell_usage(report: Report, job: Job, target: Path, parity: Parity | str) ->
     report(parity.table() if isinstance(parity, Parity) else f"not verified: {parity}")
     report(f"predict:  edgepose predict model={target} source=photo.jpg")
     report(f"validate: edgepose val model={target} data={job.arguments.data or 'my.yaml'}")
-    report(f'deploy:   copy {target.name} to the device, pip install edgepose, PoseRunner("{target.name}")')
+    report(f"deploy:   copy {target.name} to the device, {job.arguments.format.deploy.format(name=target.name)}")
 
 
 class _Bar:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgepose_trainer.export.job import Converted, Job
 
 # In the order of the table.
-_FILES = ("torchscript", "onnx", "openvino", "tflite", "edgetpu")
+_FILES = ("torchscript", "onnx", "openvino", "tflite", "edgetpu", "ncnn")
 
 COMMON_ARGUMENTS = ("imgsz", "data", "out", "verify")
 """Arguments that every format takes."""
@@ -38,8 +38,11 @@ class Format:
     beside those; extra: the pip extra with them.
     calibrations: ways to find the ranges of a static int8 export.
     convert: makes the file or folder in the job's folder. open(path, device): opens it where the device half has no
-    backend for it, else None. write_spec: puts the metadata in; None: as `edgepose.artifact.write_spec` does.
+    backend for it, else None. write_spec, read_spec: put the metadata in and get at them; None: as
+    `edgepose.artifact.write_spec` and `read_spec` do. comparison_device: what a format with its own `open` is compared
+    with the checkpoint on.
     not_run: why nothing here runs it (empty: something does), said in place of a verification.
+    deploy: what to do with it on the device, where it is called {name}.
     """
 
     name: str
@@ -55,7 +58,10 @@ class Format:
     calibrations: tuple[str, ...] = ("auto", "minmax", "percentile")
     open: Callable[[Path, str], Artifact] | None = None
     write_spec: Callable[[Path, ModelSpec], None] | None = None
+    read_spec: Callable[[Path], ModelSpec] | None = None
+    comparison_device: str = "cpu"
     not_run: str = ""
+    deploy: str = 'pip install edgepose, PoseRunner("{name}")'
 
     @property
     def precisions(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Sequence
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepose.artifact import KEY, MEMBER, Artifact
-from edgepose.backends.base import TensorSpec, check_shape
 from edgepose.contract import ModelSpec
-from edgepose.modelfiles.detect import ModelFile
-from edgepose.modelfiles.files import parse_json
+from edgepose.modelfiles.files import MAX_METADATA, parse_json
+from edgepose_trainer.export.artifacts import SpecBackend, opened
 from edgepose_trainer.export.job import Converted, Job
 from edgepose_trainer.export.registry import Format
 
@@ -65,43 +64,17 @@ def write_spec(path: Path, spec: ModelSpec) -> None:
     os.replace(temporary, path)
 
 
-class TorchScriptBackend:
-    """A script as a runtime of the device half; its shapes are those of the spec."""
-
-    name = "torch"
-
-    def __init__(self, script: Any, spec: ModelSpec, device: Any) -> None:
-        self.script, self.device = script, device
-        height, width = spec.input.resize.size or (None, None)
-        batch = spec.input.batch
-        self.inputs: tuple[TensorSpec, ...] = (
-            TensorSpec(spec.input.name, (batch, 3, height, width), spec.input.dtype),
-        )
-        self.outputs: tuple[TensorSpec, ...] = tuple(
-            TensorSpec(output.name, (batch, None, None, None)[: 3 if output.stride is None else 4], output.dtype)
-            for output in spec.outputs
-        )
-        self._buffer: NDArray[Any] = np.empty((0,), np.float32)
-
-    def input_buffer(self, shape: tuple[int, ...]) -> NDArray[Any]:
-        check_shape(self.inputs[0], shape)
-        if self._buffer.shape != shape:
-            self._buffer = np.empty(shape, self.inputs[0].dtype)
-        return self._buffer
-
-    def infer(self) -> list[np.ndarray[Any, Any]]:
-        import torch
-
-        with torch.inference_mode():
-            found = self.script(torch.from_numpy(self._buffer).to(self.device))
-        return [tensor.cpu().numpy() for tensor in (found if isinstance(found, tuple) else (found,))]
-
-    def select_outputs(self, order: Sequence[int]) -> None:
-        if list(order) != list(range(len(self.outputs))):
-            raise ValueError(f"got the outputs {list(order)}, a script gives all of its {len(self.outputs)}")
-
-    def close(self) -> None:
-        self._buffer = np.empty((0,), np.float32)
+def read_spec(path: Path) -> ModelSpec:
+    """The metadata in the archive, which is not run for it. Raises ValueError where it has none or is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next((name for name in archive.namelist() if name.endswith(f"/extra/{MEMBER}")), None)
+            data = archive.open(name).read(MAX_METADATA + 1) if name is not None else b""
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{path}: not a TorchScript file, or a damaged one: {error}") from None
+    if not data:
+        raise ValueError(f"{path}: it holds no {KEY} metadata: export it from the checkpoint with format=torchscript")
+    return ModelSpec.from_dict(parse_json(data, str(path)))
 
 
 def open_script(path: Path, device: str) -> Artifact:
@@ -110,19 +83,23 @@ def open_script(path: Path, device: str) -> Artifact:
     It is code, which torch runs: open only scripts whose maker you trust. Raises ValueError for one that edgepose did
     not export, or that is damaged.
     """
+    import torch
+
     from edgepose_trainer.distributed import parse_devices
 
-    files = {MEMBER: ""}
+    spec = read_spec(path)
     place = parse_devices(None if device == "auto" else device)[0]
     try:
-        script = _load(path, place, files)
+        script = _load(path, place, {})
     except RuntimeError as error:
         raise ValueError(f"{path}: not a TorchScript file, or a damaged one: {str(error).splitlines()[0]}") from None
-    if not files[MEMBER]:
-        raise ValueError(f"{path}: it holds no {KEY} metadata: export it from the checkpoint with format=torchscript")
-    spec = ModelSpec.from_dict(parse_json(files[MEMBER], str(path)))
-    file = ModelFile(str(path), "torch", str(path))
-    return Artifact(file, spec, "edgepose", TorchScriptBackend(script, spec, place))
+
+    @torch.inference_mode()
+    def run(images: NDArray[Any]) -> list[np.ndarray[Any, Any]]:
+        found = script(torch.from_numpy(images).to(place))
+        return [tensor.cpu().numpy() for tensor in (found if isinstance(found, tuple) else (found,))]
+
+    return opened(path, spec, SpecBackend("torch", spec, run))
 
 
 FORMAT = Format(
@@ -136,4 +113,6 @@ FORMAT = Format(
     layouts=("edgepose", "ultralytics"),
     open=open_script,
     write_spec=write_spec,
+    read_spec=read_spec,
+    deploy='pip install "edgepose[train]", PoseModel("{name}"); or load it with libtorch',
 )
