@@ -42,7 +42,7 @@ from edgepose_trainer.data.check import label_statistics, plot_statistics
 from edgepose_trainer.data.download import download_dataset
 from edgepose_trainer.data.draw import save_batch_picture
 from edgepose_trainer.distributed import World
-from edgepose_trainer.loss import PoseLoss
+from edgepose_trainer.loss import Gains, PoseLoss
 from edgepose_trainer.metrics import Metrics
 from edgepose_trainer.nn import PoseNetwork, build_model
 from edgepose_trainer.optim import MovingAverage, build_optimizer, choose_optimizer, freeze_layers, set_rates
@@ -336,7 +336,7 @@ def build_loaders(config: Config, data: DataConfig, network: PoseNetwork, world:
 
 
 def build_loss(config: Config, data: DataConfig, network: PoseNetwork, world: World) -> PoseLoss:
-    gains = {name: getattr(config, name) for name in LOSS_NAMES}
+    gains = Gains(**{gain.name: getattr(config, gain.name) for gain in fields(Gains)})
     return PoseLoss(network, gains, data.sigmas, distributed=world.size > 1)
 
 

@@ -27,7 +27,12 @@ from torch import Tensor
 
 from edgepose_trainer.loss.assigner import Assignment, Cells, assign, make_cells
 from edgepose_trainer.loss.boxes import boxes_around, ciou, distribution_focal_loss, expected_distances
-from edgepose_trainer.loss.keypoints import default_sigmas, keypoint_similarity_loss, visibility_loss
+from edgepose_trainer.loss.keypoints import (
+    default_sigmas,
+    keypoint_distance_loss,
+    keypoint_similarity_loss,
+    visibility_loss,
+)
 from edgepose_trainer.nn.head import RawHeads
 from edgepose_trainer.nn.network import PoseNetwork
 
@@ -43,10 +48,12 @@ class Gains:
     kobj: float = 1.0
     cls: float = 0.5
     dfl: float = 1.5
+    pose_l1: float = 0.0
 
 
 class PoseLoss:
-    """Box (CIoU), pose (OKS), keypoint visibility, class and distance distribution (DFL) losses.
+    """Box (CIoU), pose (OKS, and L1 distance where that has a gain), keypoint visibility, class and distance
+    distribution (DFL) losses.
 
     `loss, items = criterion(raw_heads, batch)`: items are the five parts with their gains, detached scalars in the
     order box, pose, kobj, cls, dfl; loss is their sum x pictures in the batch, to call backward on.
@@ -95,7 +102,7 @@ class PoseLoss:
         scores, instances, points, pictures = self._normalizers(found, instances, points, len(raw.score[0]))
         items = {
             "box": self.gains.box * box / scores,
-            "pose": self.gains.pose * pose / instances,
+            "pose": pose / instances,
             "kobj": self.gains.kobj * kobj / points,
             "cls": self.gains.cls * cls / scores,
             "dfl": self.gains.dfl * dfl / scores,
@@ -131,12 +138,14 @@ class PoseLoss:
     def _keypoint_sums(
         self, raw: RawHeads, found: Assignment, place: _Place, targets: _Targets, cells: Cells
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Pose and visibility losses, then the instances and keypoints that they are sums over."""
+        """Pose losses with their gains, visibility losses, then the instances and keypoints that they are sums over."""
         points = _pick(raw.keypoints, found.rows, cells).view(-1, *self.kpt_shape)
         visible, known = targets.visible[found.labels], targets.known[found.labels]
         places = points[:, :, :2] * 2 + place.index[:, None]
         area = (place.boxes[:, 2:] - place.boxes[:, :2]).prod(1)
-        pose = keypoint_similarity_loss(places, place.keypoints, visible, area, self.sigmas).sum()
+        pose = self.gains.pose * keypoint_similarity_loss(places, place.keypoints, visible, area, self.sigmas).sum()
+        if self.gains.pose_l1:
+            pose = pose + self.gains.pose_l1 * keypoint_distance_loss(places, place.keypoints, visible, area).sum()
         instances = known.any(1).sum()
         if self.kpt_shape[1] == 2:
             return pose, pose.new_zeros(()), instances, instances
