@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from claims import at_most
 from edgepose_trainer.data import AugmentConfig, BatchKey, PoseDataset, build_dataset, load_data_config
 
 SIZE, COUNT = 256, 64
@@ -60,4 +61,4 @@ def test_a_batch_costs_little_more_than_decoding_its_pictures(dataset: PoseDatas
     assert side_by_side(ours, decoding, rounds=8) > 0.25
     start = process_time()
     ours()
-    assert (process_time() - start) / COUNT * 1e3 < BUDGET_MS
+    assert (process_time() - start) / COUNT * 1e3 < at_most(BUDGET_MS)
