@@ -18,7 +18,11 @@ from edgepose_trainer.checkpoint import load_checkpoint  # noqa: E402
 from edgepose_trainer.loss import PoseLoss  # noqa: E402
 from edgepose_trainer.loss.assigner import assign, cells_in_boxes, make_cells  # noqa: E402
 from edgepose_trainer.loss.boxes import ciou, distribution_focal_loss, expected_distances  # noqa: E402
-from edgepose_trainer.loss.keypoints import default_sigmas, keypoint_similarity_loss  # noqa: E402
+from edgepose_trainer.loss.keypoints import (  # noqa: E402
+    default_sigmas,
+    keypoint_distance_loss,
+    keypoint_similarity_loss,
+)
 from edgepose_trainer.nn import PoseNetwork, RawHeads, build_model  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -177,6 +181,29 @@ def test_keypoint_loss_is_one_minus_coco_oks() -> None:
         expected.append(1 - oks[visible[i]].mean() if visible[i].any() else 0)
     got = keypoint_similarity_loss(*(torch.from_numpy(np.asarray(x)) for x in (found, wanted, visible, area, sigmas)))
     np.testing.assert_allclose(got.numpy(), expected, rtol=1e-6)
+
+
+def test_distance_loss_is_the_mean_l1_distance_in_shares_of_the_objects_side() -> None:
+    found = torch.tensor([[[1.0, 2.0], [50.0, 0.0], [5.0, 5.0]], [[0.0, 0.0], [9.0, 9.0], [0.0, 0.0]]])
+    wanted = torch.tensor([[[4.0, 6.0], [0.0, 0.0], [4.0, 4.0]], [[8.0, 8.0], [9.0, 9.0], [0.0, 0.0]]])
+    visible = torch.tensor([[True, False, True], [False, False, False]])
+    got = keypoint_distance_loss(found, wanted, visible, torch.tensor([100.0, 100.0]))
+    assert got.tolist() == pytest.approx([(7 + 2) / 2 / 10, 0], abs=1e-6)
+
+
+def test_distance_loss_pulls_where_the_similarity_loss_is_flat() -> None:
+    wanted, visible, area = torch.zeros(1, 1, 2), torch.ones(1, 1, dtype=torch.bool), torch.tensor([100.0])
+    slopes = []
+    for loss in (
+        lambda found: keypoint_similarity_loss(found, wanted, visible, area, torch.tensor([0.05])),
+        lambda found: keypoint_distance_loss(found, wanted, visible, area),
+    ):
+        found = torch.full((1, 1, 2), 10.0, requires_grad=True)
+        loss(found).sum().backward()
+        assert found.grad is not None
+        slopes.append(found.grad.abs().max().item())
+    assert slopes[0] < 1e-9
+    assert slopes[1] == pytest.approx(0.1)
 
 
 def assign_by_loops(

@@ -250,7 +250,8 @@ def prepare(
 
 def set_machine(config: Config) -> None:
     """Threads, seeds, determinism."""
-    torch.set_num_threads(config.threads or free_threads(config.workers))
+    if config.threads:
+        torch.set_num_threads(config.threads)
     random.seed(config.seed)
     np.random.seed(config.seed % 2**32)
     torch.manual_seed(config.seed)
@@ -258,14 +259,6 @@ def set_machine(config: Config) -> None:
     torch.use_deterministic_algorithms(config.deterministic, warn_only=True)
     torch.backends.cudnn.benchmark = not config.deterministic
     torch.backends.cudnn.deterministic = config.deterministic
-
-
-def free_threads(workers: int) -> int:
-    """CPU threads that leave a core to each loading worker, but take half of the cores at least, and never more than
-    torch has now: threads and workers that share cores hold each other up (seen with two of each on two busy cores:
-    6 pictures a second; with one thread 39. That the threads wait by spinning is a guess)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(torch.get_num_threads(), max(1, cores // 2, cores - workers)) if workers else torch.get_num_threads()
 
 
 def read_data(config: Config, world: World) -> DataConfig:

@@ -6,6 +6,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -77,19 +78,20 @@ class Loader:
         self.dataset, self.sampler = sampler.dataset, sampler
         # Forked workers share the picture store and start at once; elsewhere they are spawned, as is the habit there.
         context = "fork" if workers and sys.platform == "linux" else None
-        self._loader: DataLoader[Batch] = DataLoader(
-            self.dataset,
-            batch_size=None,
-            sampler=sampler,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            pin_memory=pin_memory,
-            worker_init_fn=_start_worker,
-            persistent_workers=workers > 0,
-            prefetch_factor=4 if workers else None,
-            multiprocessing_context=context,
-            generator=torch.Generator(),  # of its own, so that iterating does not disturb the training's
-        )
+        with _calm():
+            self._loader: DataLoader[Batch] = DataLoader(
+                self.dataset,
+                batch_size=None,
+                sampler=sampler,
+                num_workers=workers,
+                collate_fn=_as_it_is,
+                pin_memory=pin_memory,
+                worker_init_fn=_start_worker,
+                persistent_workers=workers > 0,
+                prefetch_factor=4 if workers else None,
+                multiprocessing_context=context,
+                generator=torch.Generator(),  # of its own, so that iterating does not disturb the training's
+            )
 
     def set_epoch(self, epoch: int, start_batch: int = 0, *, imgsz: int | None = None, mosaic: bool = True) -> None:
         """Chooses the next epoch, to begin at batch `start_batch` (a run that is resumed).
@@ -105,9 +107,7 @@ class Loader:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
-        with warnings.catch_warnings():
-            # Python 3.12 warns of any fork in a process with threads; the workers use NumPy and OpenCV alone
-            warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
+        with _calm():
             return iter(self._loader)
 
 
@@ -137,6 +137,16 @@ def build_loader(
         raise ValueError(f"{len(dataset)} pictures do not fill one batch of {batch}: use a smaller batch")
     sampler = BatchSampler(dataset, batch, seed, rank, world_size, shuffle, drop_last, multi_scale, stride)
     return Loader(sampler, workers, pin_memory)
+
+
+@contextmanager
+def _calm() -> Iterator[None]:
+    """Without two warnings that ask for nothing: Python's (3.12) of a fork in a process with threads (the workers use
+    NumPy and OpenCV alone), and torch's of more workers than cores, which is the user's setting."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        yield
 
 
 def _as_it_is(batch: Any) -> Any:
