@@ -16,6 +16,7 @@ from edgepose.feeding import check_color, input_size, make_letterbox, picture_si
 from edgepose.options import check_integer, check_number, unknown_option
 from edgepose.reading import make_decoder
 from edgepose.result import PoseResult, Speed
+from edgepose.shipped import default_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,7 +39,7 @@ class PoseRunner:
 
     Args:
         model: path of a .onnx, .tflite or OpenVINO (.xml or its folder) file; or an artifact that is open already,
-            which the runner then owns.
+            which the runner then owns; None: the model that comes with edgepose.
         conf: least score of a person, 0 to 1.
         iou: two people that overlap more than this are one: box IoU, or OKS with ``nms="oks"``.
         max_det: most people in a result.
@@ -104,7 +105,7 @@ class PoseRunner:
             _refuse_loading_options(loading)
             artifact = model
         else:
-            artifact = open_artifact(_default_model() if model is None else model, **loading, verbose=verbose)
+            artifact = open_artifact(default_model() if model is None else model, **loading, verbose=verbose)
         self._spec, self._backend = artifact.spec, artifact.backend
         try:
             self._size = input_size(self._spec.input, imgsz, rect)
@@ -296,10 +297,6 @@ def _refuse_loading_options(options: dict[str, Any]) -> None:
     for name, value in options.items():
         if value not in (None, "auto"):
             raise ValueError(f"{name}={value!r}: the model is open already, give this where it is opened")
-
-
-def _default_model() -> str:
-    raise ValueError("no model named: pass the path of one, PoseRunner('model.onnx')")
 
 
 def _rebuild(options: dict[str, Any]) -> PoseRunner:

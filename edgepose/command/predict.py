@@ -22,6 +22,7 @@ from edgepose.command.sinks import (
     plain_documents,
 )
 from edgepose.command.window import Window, WindowClosed
+from edgepose.shipped import PICTURES
 
 if TYPE_CHECKING:
     from edgepose.result import PoseResult
@@ -60,7 +61,7 @@ class Tally:
 
 
 def run(
-    source: str,
+    source: str | None = None,
     model: str | None = None,
     conf: float = 0.25,
     iou: float = 0.7,
@@ -125,7 +126,7 @@ def run(
 
 def predict_source(
     predictor: Predictor,
-    source: str,
+    source: str | None,
     *,
     classes: Sequence[int] | None = None,
     save: bool = True,
@@ -139,12 +140,12 @@ def predict_source(
     project: str = "runs/pose",
     exist_ok: bool = False,
 ) -> int:
-    """Runs `predictor` over the source; the rest of `edgepose predict`, for any predictor. Returns the exit code."""
+    """Runs any `predictor` over the source (None: the photos that ship), as `edgepose predict` does; the exit code."""
     from edgepose.sources import open_source
 
     if line_width is not None and line_width < 1:
         raise ValueError(f"line_width={line_width}: expected at least 1 pixel")
-    with open_source(source, vid_stride=vid_stride, on_error="skip") as frames:
+    with open_source(list(PICTURES) if source is None else source, vid_stride=vid_stride, on_error="skip") as frames:
         window: list[Sink] = [DrawingSink([Window()], line_width)] if show else []
         wanted = [name for name, on in (("json", save_json), ("csv", save_csv), ("coco", save_coco)) if on]
         folder = new_run_folder(project, name, exist_ok) if save or wanted else None

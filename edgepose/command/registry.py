@@ -29,8 +29,13 @@ _PREDICT = Verb(
     "Find people in pictures, videos, cameras and streams.",
     "edgepose.command.predict:run",
     (
-        Option("model", TEXT, None, f"{_MODEL}; with the trainer a checkpoint (.pt)"),
-        Option("source", TEXT, None, "picture, folder, glob, URL, video, camera number or rtsp://…", required=True),
+        Option("model", TEXT, None, f"{_MODEL}; with the trainer a checkpoint (.pt); the one that ships if not given"),
+        Option(
+            "source",
+            TEXT,
+            None,
+            "picture, folder, glob, URL, video, camera number or rtsp://…; two that ship if not given",
+        ),
         Option("conf", FLOAT, 0.25, "least score of a person"),
         Option("iou", FLOAT, 0.7, "overlap above which the lower-scored of two people is dropped"),
         Option("max_det", INT, 300, "most people in a picture"),
@@ -53,10 +58,28 @@ _PREDICT = Verb(
         Option("verbose", BOOL, False, "let the runtime print its own messages"),
     ),
     (
-        "edgepose predict model=pose.onnx source=photo.jpg",
+        "edgepose predict source=photo.jpg",
         "edgepose predict model=pose.onnx source=clip.mp4 conf=0.4 save_csv=true",
         "edgepose predict model=pose.tflite source=0 show=true save=false",
     ),
+)
+
+_DEMO = Verb(
+    "demo",
+    "Find people in front of the camera, live: in a window, or on a page on localhost where there is no screen.",
+    "edgepose.command.demo:run",
+    (
+        Option("source", TEXT, "0", "camera number, video, picture, rtsp://…"),
+        Option("model", TEXT, None, f"{_MODEL}; the one that ships if not given"),
+        Option("conf", FLOAT, 0.25, "least score of a person"),
+        Option("device", TEXT, "auto", "where the model runs: auto, cpu, gpu, npu, edgetpu, edgetpu:1, usb, pci …"),
+        Option("backend", TEXT, "auto", "runtime: onnxruntime, openvino, tflite; by the file if not named"),
+        Option("threads", INT, None, "CPU threads of the runtime; its own choice if not given"),
+        Option("page", BOOL, None, "the page instead of a window; if not given: where no window can open"),
+        Option("host", TEXT, "127.0.0.1", "address of the page; 0.0.0.0 shows the camera to the whole network"),
+        Option("port", INT, 8008, "port of the page; 0: a free one"),
+    ),
+    ("edgepose demo", "edgepose demo source=clip.mp4 page=true", "edgepose demo host=0.0.0.0"),
 )
 
 _INFO = Verb(
@@ -108,7 +131,7 @@ _DOCTOR = Verb(
     ("edgepose doctor", "edgepose doctor json=true"),
 )
 
-VERBS: Final = {verb.name: verb for verb in (_PREDICT, _INFO, _BENCHMARK, _DOCTOR)}
+VERBS: Final = {verb.name: verb for verb in (_PREDICT, _DEMO, _INFO, _BENCHMARK, _DOCTOR)}
 
 # Their options come from edgepose_trainer.cli.VERBS, which is imported when one of them is used.
 TRAINER_VERBS: Final = {

@@ -253,8 +253,8 @@ def verify(model: str, against: str, data: str | None = None, json: bool = False
 
 
 def predict(
-    source: str,
     model: str,
+    source: str | None = None,
     conf: float = 0.25,
     iou: float = 0.7,
     max_det: int = 300,
