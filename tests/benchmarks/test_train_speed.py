@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from claims import at_least
+from edgepose_trainer.validate import precision_of
 
 pytestmark = pytest.mark.benchmark
 
@@ -121,20 +123,22 @@ def test_the_whole_training_loop_is_at_least_two_and_a_half_times_as_fast(
     assert ratio >= at_least(2.5), f"{max(ours):.1f} against {max(theirs):.1f} pictures a second"
 
 
-def test_validation_in_bf16_is_at_least_twice_as_fast(
+def test_validation_is_at_least_twice_as_fast(
     coco: Path, peer: tuple[str, dict[str, str]], shared: Path, tmp_path: Path, benchmark: Any
 ) -> None:
-    """In the arithmetic that training validates in; float32, the default of `val`, is in the report beside it."""
+    """As it comes, in bfloat16 where the processor has it; float32 is in the report beside it."""
     values = {"data": str(coco), "model": str(shared / "models" / "yolov8n-pose.pt"), "project": str(tmp_path)}
-    seconds: dict[str, list[float]] = {"bf16": [], "float32": [], "theirs": []}
+    seconds: dict[str, list[float]] = {"default": [], "float32": [], "theirs": []}
     for _ in range(ROUNDS):
-        for name, amp in (("bf16", "bf16"), ("float32", False)):
+        for name, amp in (("default", True), ("float32", False)):
             spent, ap = answer(sys.executable, OURS_VAL, dict(os.environ), amp=amp, **values)
             assert ap == pytest.approx(0.433, abs=0.003)
             seconds[name].append(spent)
         seconds["theirs"].append(answer(peer[0], PEER_VAL, peer[1], **values)[0])
     least = {name: min(times) for name, times in seconds.items()}
-    ratios = {f"ratio_{name}": round(least["theirs"] / least[name], 2) for name in ("bf16", "float32")}
+    ratios = {f"ratio_{name}": round(least["theirs"] / least[name], 2) for name in ("default", "float32")}
     benchmark.extra_info.update(ratios, **{f"{name}_s": round(value, 2) for name, value in least.items()})
     benchmark.pedantic(lambda: None)
-    assert ratios["ratio_bf16"] >= at_least(2), str(least)
+    if precision_of(True, torch.device("cpu")) is None:
+        pytest.skip(f"no ratio is promised without bfloat16 in the processor; measured {ratios}")
+    assert ratios["ratio_default"] >= at_least(2), str(least)

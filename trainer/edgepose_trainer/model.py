@@ -146,7 +146,7 @@ class PoseModel:
         validators: Iterable[Validator] = (),
         **settings: Any,
     ) -> Metrics:
-        """Measures the model on labelled pictures: float32, unless amp="bf16" or "fp16" is given.
+        """Measures the model on labelled pictures, in the arithmetic that training measures in; amp=False: in float32.
 
         Without `data` on the data, and at the size, that the checkpoint was trained with. Raises ValueError where it
         remembers none or they are not here.
@@ -162,8 +162,7 @@ class PoseModel:
             return self.metrics
         self._check_shape(dataset_config)
         loader = build_loader(dataset, config.batch, config.workers, stride=max(self.checkpoint.model.strides))
-        dtype = precision_of(config.amp, device) if isinstance(config.amp, str) else None
-        network = self.checkpoint.model
+        network, dtype = self.checkpoint.model, precision_of(config.amp, device)
         self.metrics = validate(network, loader, dataset_config, config, device, validators, dtype=dtype)
         return self.metrics
 
