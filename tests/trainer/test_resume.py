@@ -68,7 +68,12 @@ def start(settings: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
     """A training in a process of its own."""
     folder.mkdir(exist_ok=True)
     save_config(load_config(None, settings), folder / "settings.yaml")
-    command = [sys.executable, "-m", "edgepose_trainer.train", str(folder / "settings.yaml")]
+    # A test runner that is itself in the background passes on that Ctrl-C is ignored.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from edgepose_trainer.train import load_config, train; train(load_config(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", code, str(folder / "settings.yaml")]
     path = os.pathsep.join([str(ROOT), str(ROOT / "trainer"), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         command, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.PIPE, start_new_session=True
@@ -102,6 +107,23 @@ def test_a_signal_to_the_process_group_saves_and_says_how_to_go_on(
     output = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 0, output
     assert f"go on with: edgepose train resume={last}" in output
+    assert load_checkpoint(last).training is not None
+
+
+@pytest.mark.slow
+def test_ctrl_c_of_a_launched_data_parallel_run_waits_until_it_has_saved(
+    tiny_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = tiny_settings | {"project": str(tmp_path), "epochs": 500, "save_batches": 1, "val": False}
+    settings |= {"verbose": True, "device": "cpu,cpu"}
+    process = start(settings, tmp_path / "settings")
+    last = tmp_path / "train" / "weights" / "last.pt"
+    wait_for(last, process)
+    os.killpg(process.pid, signal.SIGINT)
+    output = process.communicate(timeout=120)[1].decode()
+    assert process.returncode != 0
+    assert f"go on with: edgepose train resume={last}" in output
+    assert output.rstrip().endswith("KeyboardInterrupt")  # the launcher ends last
     assert load_checkpoint(last).training is not None
 
 

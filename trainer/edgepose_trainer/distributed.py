@@ -79,9 +79,23 @@ def launch(config: Config, devices: list[torch.device]) -> None:
             "--nproc-per-node",
             str(len(devices)),
         ]
-        code = subprocess.run([*torchrun, "-m", "edgepose_trainer.train", str(settings)], check=False).returncode
+        code = _run_patiently([*torchrun, "-m", "edgepose_trainer.train", str(settings)])
     if code:
         raise RuntimeError(f"training on {len(devices)} devices ended with exit code {code}; the first error is above")
+
+
+def _run_patiently(command: list[str]) -> int:
+    """Runs it, returns its exit code. At Ctrl-C, which its processes get too, waits until they have saved; a second
+    one ends the wait."""
+    with subprocess.Popen(command) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                process.kill()
+            raise
 
 
 @contextmanager

@@ -610,7 +610,7 @@ def interrupted(run: Run) -> TrainResult:
 
 
 def finish(run: Run) -> TrainResult:
-    """The best weights, measured in float32 and drawn."""
+    """The best weights, measured as after every epoch, and drawn."""
     if not run.world.main:
         return TrainResult(run.folder, None, None, None)
     save(run, "last.pt", training=False)
@@ -620,7 +620,8 @@ def finish(run: Run) -> TrainResult:
         pictures = ValPictures(skeleton=run.data.skeleton)
         validators = [*run.validators, *([pictures] if run.config.plots else [])]
         network = load_checkpoint(best).model if best else run.average.network
-        run.metrics = validate(network, run.val_loader, run.data, run.config, run.world.device, validators)
+        device, dtype = run.world.device, run.dtype
+        run.metrics = validate(network, run.val_loader, run.data, run.config, device, validators, dtype=dtype)
     if run.config.plots:
         draw_run(run, pictures if run.val_loader is not None else None)
     run.call("on_train_end")
@@ -642,13 +643,17 @@ def draw_run(run: Run, pictures: ValPictures | None) -> None:
 
 @contextmanager
 def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM ask for a stop at the next safe point; a second Ctrl-C stops at once (KeyboardInterrupt)."""
-    asked: list[int] = []
+    """Ctrl-C and SIGTERM ask for a stop at the next safe point; a second Ctrl-C stops at once (KeyboardInterrupt).
+
+    torchrun passes a Ctrl-C on that its processes got already: the same one again is no second one.
+    """
+    asked: list[float] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if asked and number == signal.SIGINT:
+        now = time.monotonic()
+        if asked and number == signal.SIGINT and now - asked[0] > SAME_CTRL_C_S:
             raise KeyboardInterrupt
-        asked.append(number)
+        asked.append(now)
 
     watched = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, ask) for number in watched}
@@ -676,6 +681,7 @@ def explained_memory_errors(config: Config) -> Iterator[None]:
         ) from error
 
 
+SAME_CTRL_C_S = 1.0
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "is killed by signal: Killed")
 
 
