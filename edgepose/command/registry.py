@@ -146,7 +146,18 @@ TRAINER_VERBS: Final = {
 
 # A checkpoint, the plan of a network, or an artifact that the device half has no runtime for: the trainer's verb of
 # the same name takes it.
-TRAINER_FILES: Final = (".pt", ".pth", ".yaml", ".yml", ".torchscript", "_ncnn_model", ".mlpackage", ".pte")
+TRAINER_FILES: Final = (
+    ".pt",
+    ".pth",
+    ".yaml",
+    ".yml",
+    ".torchscript",
+    "_ncnn_model",
+    ".mlpackage",
+    ".pte",
+    "_saved_model",
+    ".pb",
+)
 
 
 def verb_names() -> tuple[str, ...]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgepose_trainer.export.job import Converted, Job
 
 # In the order of the table.
-_FILES = ("torchscript", "onnx", "openvino", "tflite", "edgetpu", "coreml", "ncnn", "executorch")
+_FILES = ("torchscript", "onnx", "openvino", "tflite", "edgetpu", "saved_model", "pb", "coreml", "ncnn", "executorch")
 
 COMMON_ARGUMENTS = ("imgsz", "data", "out", "verify")
 """Arguments that every format takes."""

@@ -1,0 +1,134 @@
+"""The network as a TensorFlow function: its exported graph, operator by operator, in TensorFlow's layout, NHWC."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgepose.contract import OutputSpec
+from edgepose_trainer.export.artifacts import Run, import_runtime
+from edgepose_trainer.export.job import Job
+from edgepose_trainer.export.prepare import INPUT
+
+_CHANNELS = 3  # the axis of channels in NHWC, 1 in torch's NCHW
+
+
+def build_function(job: Job) -> tuple[Any, tuple[OutputSpec, ...]]:
+    """A tf.function of pictures (B, H, W, 3) float32 that gives a dict of the raw heads by name, with its input's
+    signature; and what its outputs are.
+
+    Raises NotImplementedError for an operator that no network of this trainer had until now.
+    """
+    import tensorflow as tf
+    import torch
+
+    traced = job.traced(half=False)
+    with torch.inference_mode():
+        program = torch.export.export(traced.module, (traced.example,), strict=False)
+    batch, _, height, width = traced.example.shape
+    names = [output.name for output in traced.outputs]
+
+    @tf.function(input_signature=[tf.TensorSpec((batch, height, width, 3), tf.float32, INPUT)], autograph=False)
+    def predict(images: Any) -> dict[str, Any]:
+        found = _replay(tf, program, images)
+        return {name: tf.identity(tensor, name) for name, tensor in zip(names, found, strict=True)}
+
+    return predict, tuple(output._replace(layout="NHWC") for output in traced.outputs)
+
+
+def _replay(tf: Any, program: Any, images: Any) -> list[Any]:
+    """The graph's outputs for the pictures."""
+    operators = _operators(tf)
+    weights = {
+        spec.arg.name: program.state_dict[spec.target].numpy()
+        for spec in program.graph_signature.input_specs
+        if spec.target is not None
+    }
+    values: dict[Any, Any] = {}
+
+    def value(argument: Any) -> Any:
+        if isinstance(argument, (list, tuple)):
+            return [value(part) for part in argument]
+        return values.get(argument, argument) if hasattr(argument, "name") else argument
+
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            values[node] = weights.get(node.name, images)
+        elif node.op == "output":
+            found: list[Any] = value(node.args[0])
+            return found
+        elif str(node.target) in operators or node.target is operator.getitem:
+            run = operators.get(str(node.target), operator.getitem)
+            values[node] = run(*map(value, node.args), **node.kwargs)
+        else:
+            raise NotImplementedError(f"the operator {node.target} has no counterpart in {__name__} yet")
+    raise ValueError("the exported graph has no output")
+
+
+def _operators(tf: Any) -> Mapping[str, Callable[..., Any]]:
+    """TensorFlow's counterparts of the operators that networks are made of."""
+
+    def padded(x: Any, padding: list[int], value: float) -> Any:
+        return tf.pad(x, [(0, 0), *((p, p) for p in padding), (0, 0)], constant_values=value) if any(padding) else x
+
+    def conv2d(
+        x: Any, weight: Any, bias: Any = None, stride: Any = (1, 1), padding: Any = (0, 0), dilation: Any = (1, 1),
+        groups: int = 1,
+    ) -> Any:  # fmt: skip
+        if groups != 1:
+            raise NotImplementedError(f"a convolution in {groups} groups has no counterpart in {__name__} yet")
+        kernel = tf.constant(np.ascontiguousarray(weight.transpose(2, 3, 1, 0)))
+        y = tf.nn.conv2d(padded(x, padding, 0.0), kernel, list(stride), "VALID", dilations=list(dilation))
+        return y if bias is None else tf.nn.bias_add(y, tf.constant(bias))
+
+    def max_pool2d(x: Any, size: list[int], stride: list[int], padding: Any = (0, 0)) -> Any:
+        return tf.nn.max_pool2d(padded(x, padding, -np.inf), size, stride, "VALID")
+
+    def upsample(x: Any, size: Any, scales: list[float]) -> Any:
+        for axis, scale in enumerate(scales, 1):
+            x = tf.repeat(x, int(scale), axis=axis)
+        return x
+
+    def split(x: Any, size: Any, axis: int) -> list[Any]:
+        channels = x.shape[_CHANNELS]
+        sizes = size if isinstance(size, list) else [size] * (channels // size)
+        parts: list[Any] = tf.split(x, sizes, _axis(axis))
+        return parts
+
+    return {
+        "aten.conv2d.default": conv2d,
+        "aten.max_pool2d.default": max_pool2d,
+        "aten.upsample_nearest2d.vec": upsample,
+        "aten.split.Tensor": split,
+        "aten.split_with_sizes.default": split,
+        "aten.cat.default": lambda tensors, axis: tf.concat(tensors, _axis(axis)),
+        "aten.add.Tensor": lambda a, b: a + b,
+        "aten.silu.default": tf.nn.silu,
+        "aten.relu.default": tf.nn.relu,
+        "aten.relu6.default": tf.nn.relu6,
+    }
+
+
+def _axis(axis: int) -> int:
+    if axis != 1:
+        raise NotImplementedError(f"channels are the one axis that is split and joined, got axis {axis}")
+    return _CHANNELS
+
+
+def runner(path: Path, function: Callable[[Any], Mapping[str, Any]], names: list[str]) -> Run:
+    """Calls a loaded function on a picture array. Raises ValueError for an output that is not there."""
+    tf = import_runtime("tensorflow", path, "tensorflow")
+
+    def run(images: NDArray[Any]) -> list[np.ndarray[Any, Any]]:
+        found = function(tf.constant(images))
+        missing = [name for name in names if name not in found]
+        if missing:
+            raise ValueError(f"{path}: the metadata name the outputs {missing}, which the model has not")
+        return [np.asarray(found[name]) for name in names]
+
+    return run
