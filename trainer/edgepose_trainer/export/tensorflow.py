@@ -33,12 +33,13 @@ def build_function(job: Job) -> tuple[Any, tuple[OutputSpec, ...]]:
     batch, _, height, width = traced.example.shape
     names = [output.name for output in traced.outputs]
 
-    @tf.function(input_signature=[tf.TensorSpec((batch, height, width, 3), tf.float32, INPUT)], autograph=False)
     def predict(images: Any) -> dict[str, Any]:
         found = _replay(tf, program, images)
         return {name: tf.identity(tensor, name) for name, tensor in zip(names, found, strict=True)}
 
-    return predict, tuple(output._replace(layout="NHWC") for output in traced.outputs)
+    signature = [tf.TensorSpec((batch, height, width, 3), tf.float32, INPUT)]
+    function = tf.function(predict, input_signature=signature, autograph=False)
+    return function, tuple(output._replace(layout="NHWC") for output in traced.outputs)
 
 
 def _replay(tf: Any, program: Any, images: Any) -> list[Any]:
