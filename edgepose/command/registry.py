@@ -156,6 +156,7 @@ TRAINER_FILES: Final = (
     ".mlpackage",
     ".pte",
     "_saved_model",
+    "_web_model",
     ".pb",
 )
 

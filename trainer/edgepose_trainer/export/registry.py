@@ -22,7 +22,19 @@ if TYPE_CHECKING:
     from edgepose_trainer.export.job import Converted, Job
 
 # In the order of the table.
-_FILES = ("torchscript", "onnx", "openvino", "tflite", "edgetpu", "saved_model", "pb", "coreml", "ncnn", "executorch")
+_FILES = (
+    "torchscript",
+    "onnx",
+    "openvino",
+    "tflite",
+    "edgetpu",
+    "saved_model",
+    "pb",
+    "tfjs",
+    "coreml",
+    "ncnn",
+    "executorch",
+)
 
 COMMON_ARGUMENTS = ("imgsz", "data", "out", "verify")
 """Arguments that every format takes."""

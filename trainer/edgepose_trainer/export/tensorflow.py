@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgepose.contract import OutputSpec
+from edgepose.contract import ModelSpec, OutputSpec
 from edgepose_trainer.export.artifacts import Run, import_runtime
 from edgepose_trainer.export.job import Job
 from edgepose_trainer.export.prepare import INPUT
@@ -40,6 +40,14 @@ def build_function(job: Job) -> tuple[Any, tuple[OutputSpec, ...]]:
     signature = [tf.TensorSpec((batch, height, width, 3), tf.float32, INPUT)]
     function = tf.function(predict, input_signature=signature, autograph=False)
     return function, tuple(output._replace(layout="NHWC") for output in traced.outputs)
+
+
+def frozen_graph(function: Any, outputs: Sequence[OutputSpec]) -> Any:
+    """The function's GraphDef, its nodes called as input and outputs are, without those that no output needs."""
+    import tensorflow as tf
+
+    graph = function.get_concrete_function().graph.as_graph_def()
+    return tf.compat.v1.graph_util.extract_sub_graph(graph, [output.name for output in outputs])
 
 
 def _replay(tf: Any, program: Any, images: Any) -> list[Any]:
@@ -91,9 +99,8 @@ def _operators(tf: Any) -> Mapping[str, Callable[..., Any]]:
         return tf.nn.max_pool2d(padded(x, padding, -np.inf), size, stride, "VALID")
 
     def upsample(x: Any, size: Any, scales: list[float]) -> Any:
-        for axis, scale in enumerate(scales, 1):
-            x = tf.repeat(x, int(scale), axis=axis)
-        return x
+        sides = [int(side * scale) for side, scale in zip(x.shape[1:3], scales, strict=True)]
+        return tf.raw_ops.ResizeNearestNeighbor(images=x, size=sides)
 
     def split(x: Any, size: Any, axis: int) -> list[Any]:
         channels = x.shape[_CHANNELS]
@@ -109,7 +116,7 @@ def _operators(tf: Any) -> Mapping[str, Callable[..., Any]]:
         "aten.split_with_sizes.default": split,
         "aten.cat.default": lambda tensors, axis: tf.concat(tensors, _axis(axis)),
         "aten.add.Tensor": lambda a, b: a + b,
-        "aten.silu.default": tf.nn.silu,
+        "aten.silu.default": lambda x: x * tf.sigmoid(x),
         "aten.relu.default": tf.nn.relu,
         "aten.relu6.default": tf.nn.relu6,
     }
@@ -119,6 +126,22 @@ def _axis(axis: int) -> int:
     if axis != 1:
         raise NotImplementedError(f"channels are the one axis that is split and joined, got axis {axis}")
     return _CHANNELS
+
+
+def graph_runner(path: Path, graph: Any, spec: ModelSpec) -> Run:
+    """Runs a GraphDef. Raises ValueError for one that TensorFlow does not take, or without the metadata's tensors."""
+    tf = import_runtime("tensorflow", path, "tensorflow")
+    names = [output.name for output in spec.outputs]
+    try:
+        wrapped = tf.compat.v1.wrap_function(lambda: tf.compat.v1.import_graph_def(graph, name=""), [])
+        function = wrapped.prune(f"{spec.input.name}:0", [f"{name}:0" for name in names])
+    except (ValueError, KeyError, tf.errors.OpError) as error:
+        raise ValueError(f"{path}: TensorFlow does not take it: {first_line(error)}") from None
+    return runner(path, lambda images: dict(zip(names, function(images), strict=True)), names)
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def runner(path: Path, function: Callable[[Any], Mapping[str, Any]], names: list[str]) -> Run:

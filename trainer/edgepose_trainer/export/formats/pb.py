@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from edgepose.artifact import Artifact
 from edgepose.modelfiles.files import read_bounded
@@ -19,16 +17,15 @@ from edgepose_trainer.export.artifacts import (
 )
 from edgepose_trainer.export.job import Converted, Job
 from edgepose_trainer.export.registry import Format
-from edgepose_trainer.export.tensorflow import build_function, runner
+from edgepose_trainer.export.tensorflow import build_function, frozen_graph, graph_runner
 
 _MAX_GRAPH = (1 << 31) - 1  # bytes, protobuf's own limit
 
 
 def convert(job: Job) -> Converted:
     function, outputs = build_function(job)
-    graph = function.get_concrete_function().graph.as_graph_def()
     path = job.folder / job.artifact_name
-    path.write_bytes(graph.SerializeToString())
+    path.write_bytes(frozen_graph(function, outputs).SerializeToString())
     return Converted(path, job.input_spec(layout="NHWC"), outputs)
 
 
@@ -43,19 +40,11 @@ def open_graph(path: Path, device: str) -> Artifact:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     tf = import_runtime("tensorflow", path, "tensorflow")
     message = import_runtime("google.protobuf.message", path, "protobuf")
-    names = [output.name for output in spec.outputs]
     try:
         graph = tf.compat.v1.GraphDef.FromString(read_bounded(str(path), _MAX_GRAPH))
-        wrapped = tf.compat.v1.wrap_function(lambda: tf.compat.v1.import_graph_def(graph, name=""), [])
-        function = wrapped.prune(f"{spec.input.name}:0", [f"{name}:0" for name in names])
-    except (message.DecodeError, ValueError, KeyError, tf.errors.OpError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path}: TensorFlow does not take it: {first}") from None
-
-    def call(images: Any) -> Mapping[str, Any]:
-        return dict(zip(names, function(images), strict=True))
-
-    return opened(path, spec, SpecBackend("tensorflow", spec, runner(path, call, names)))
+    except message.DecodeError as error:
+        raise ValueError(f"{path}: TensorFlow does not take it: {error}") from None
+    return opened(path, spec, SpecBackend("tensorflow", spec, graph_runner(path, graph, spec)))
 
 
 FORMAT = Format(

@@ -16,7 +16,7 @@ from edgepose_trainer.export.artifacts import (
 )
 from edgepose_trainer.export.job import Converted, Job
 from edgepose_trainer.export.registry import Format
-from edgepose_trainer.export.tensorflow import build_function, runner
+from edgepose_trainer.export.tensorflow import build_function, first_line, runner
 
 _SIGNATURE = "serving_default"
 
@@ -46,8 +46,7 @@ def open_saved_model(path: Path, device: str) -> Artifact:
         module = tf.saved_model.load(str(path))
         function = module.signatures[_SIGNATURE]
     except (OSError, KeyError, ValueError, tf.errors.OpError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path}: TensorFlow does not take it: {first}") from None
+        raise ValueError(f"{path}: TensorFlow does not take it: {first_line(error)}") from None
     run = runner(path, lambda images: function(**{spec.input.name: images}), [o.name for o in spec.outputs])
     # The function lives no longer than the module that it is from.
     return opened(path, spec, SpecBackend("tensorflow", spec, lambda images, _kept=module: run(images)))  # type: ignore[misc]
