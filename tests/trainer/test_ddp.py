@@ -83,7 +83,15 @@ dist.destroy_process_group()
 @pytest.mark.usefixtures("importable")
 def test_batch_norm_over_two_uneven_processes_is_that_over_the_whole_batch(tmp_path: Path) -> None:
     (tmp_path / "norm.py").write_text(BATCH_NORM)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--local-addr=127.0.0.1",
+        "--nproc-per-node",
+        "2",
+    ]
     done = subprocess.run([*command, str(tmp_path / "norm.py")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -76,6 +76,7 @@ def launch(config: Config, devices: list[torch.device]) -> None:
             "-m",
             "torch.distributed.run",
             "--standalone",
+            "--local-addr=127.0.0.1",
             "--nproc-per-node",
             str(len(devices)),
         ]
