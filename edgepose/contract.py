@@ -29,7 +29,7 @@ MAX_ORIGIN_DEPTH = 16
 INPUT_DTYPES = ("float32", "float16", "uint8", "int8")
 OUTPUT_DTYPES = INPUT_DTYPES
 DECODERS = ("yolo", "yolo_end2end", "yolo_heads", "movenet")
-RAW_ROLES = ("box", "score", "keypoints", "visibility")
+RAW_ROLES = ("box", "score", "keypoints", "visibility", "heatmap")
 RAW_LAYOUTS = ("NCHW", "NHWC", "NCA", "NAC")
 
 _INTEGER_RANGES = {"uint8": (0, 255), "int8": (-128, 127)}
@@ -74,7 +74,8 @@ class OutputSpec(NamedTuple):
     """One output tensor.
 
     role: "detections" (decoded or end-to-end tensor), "pose" (MoveNet), or, of raw heads, "box" (4 * reg_max
-    distribution logits), "score" (class logits), "keypoints" (K*D or K*2 raw values), "visibility" (K logits).
+    distribution logits), "score" (class logits), "keypoints" (K*D or K*2 raw values), "visibility" (K logits) or
+    "heatmap" (4*K logits, of the quarters of a cell, of one stride).
     stride: of a raw head, in input pixels; None otherwise.
     layout: of a raw head: "NCHW" (1, C, H, W), "NHWC" (1, H, W, C), "NCA" (1, C, H*W) or "NAC" (1, H*W, C).
     """
@@ -484,14 +485,20 @@ def _check_outputs(spec: ModelSpec) -> None:
 
 def _check_heads(spec: ModelSpec) -> None:
     roles: dict[int, list[str]] = {}
+    heatmaps = []
     for i, output in enumerate(spec.outputs):
         if output.stride is None:
             _fail(f"outputs[{i}].stride", None, "the stride of this raw head, in input pixels")
         if output.layout is None:
             _fail(f"outputs[{i}].layout", None, "one of " + ", ".join(RAW_LAYOUTS))
-        roles.setdefault(output.stride, []).append(output.role)
+        if output.role == "heatmap":
+            heatmaps.append(output.stride)
+        else:
+            roles.setdefault(output.stride, []).append(output.role)
+    if len(heatmaps) > 1 or not roles.keys() >= set(heatmaps):
+        _fail("outputs", f"heatmaps of strides {heatmaps}", "one heatmap at most, of a stride of the other heads")
     for stride, found in roles.items():
-        with_visibility = sorted(found) == sorted(RAW_ROLES) and spec.decoder.kpt_shape[1] == 3
+        with_visibility = sorted(found) == sorted(RAW_ROLES[:4]) and spec.decoder.kpt_shape[1] == 3
         if not with_visibility and sorted(found) != sorted(RAW_ROLES[:3]):
             expected = "box, score and keypoints once each, and visibility at most once where kpt_shape is [K, 3]"
             _fail("outputs", f"stride {stride}: " + ", ".join(found), expected)

@@ -11,9 +11,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "core/heatmap.hpp"
 #include "core/nms.hpp"
 #include "core/oks.hpp"
 #include "core/score_scan.hpp"
@@ -148,7 +150,7 @@ class MoveNetDecoder : public Decoder {
   float input_width_, input_height_;
 };
 
-enum class HeadRole { kBox, kScore, kKeypoints, kVisibility };
+enum class HeadRole { kBox, kScore, kKeypoints, kVisibility, kHeatmap };
 HeadRole head_role_from_string(const std::string& name);  // throws std::invalid_argument
 const char* to_string(HeadRole role);
 
@@ -170,6 +172,8 @@ struct Head {
 //     of its distribution (Li et al., "Generalized Focal Loss", 2020); with reg_max 1 the distances themselves.
 //   score: C logits. keypoints: K * D values interleaved, or K * 2 where visibility has its own tensor;
 //     x = (2 raw + cell) * stride. visibility: K logits.
+//   heatmap: one at most, of one of the strides, 4 K logits, which move the keypoints of those that were kept to its
+//     peaks (heatmap.hpp).
 // Scores are thresholded as logits, quantized ones in their own integers. Anchors are numbered stride by stride,
 // ascending, then row by row.
 class YoloHeadsDecoder : public Decoder {
@@ -196,9 +200,11 @@ class YoloHeadsDecoder : public Decoder {
   void check_head(const Head& head, std::int64_t channels, const InputSize& input,
                   const std::vector<Tensor>& outputs) const;
   std::int64_t keypoint_channels(const Level& level) const;
+  std::optional<Heatmap> heatmap_of(const std::vector<Tensor>& outputs, const InputSize& input) const;
 
   DecodeOptions options_;
   std::vector<Level> levels_;  // strides ascending
+  std::optional<Head> heatmap_;
   int reg_max_, input_height_, input_width_;
   std::vector<float> inverse_variance_;
 };

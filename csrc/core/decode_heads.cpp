@@ -55,9 +55,11 @@ struct Place {
 
 class HeadsSource final : public CandidateSource {
  public:
-  HeadsSource(const std::vector<Grid>& grids, const DecodeOptions& options, int reg_max, const DecodeKernels& kernels,
-              Workspace& workspace)
+  // heatmap: null where there is none.
+  HeadsSource(const std::vector<Grid>& grids, const Heatmap* heatmap, const DecodeOptions& options, int reg_max,
+              const DecodeKernels& kernels, Workspace& workspace)
       : grids_(grids),
+        heatmap_(heatmap),
         num_keypoints_(static_cast<std::size_t>(options.num_keypoints)),
         kpt_dims_(static_cast<std::size_t>(options.kpt_dims)),
         reg_max_(static_cast<std::size_t>(reg_max)),
@@ -82,6 +84,7 @@ class HeadsSource final : public CandidateSource {
     const std::size_t total = n * num_keypoints_;
     for (std::size_t i = 0; i < n; ++i)
       read_pose(place_of(candidates[i]), xy + 2 * num_keypoints_ * i, visibility + num_keypoints_ * i);
+    if (heatmap_) refine(candidates, n, xy);
     if (kpt_dims_ == 2) {
       std::fill_n(visibility, total, 1.0f);
     } else {
@@ -91,6 +94,14 @@ class HeadsSource final : public CandidateSource {
   }
 
  private:
+  void refine(const Candidate* candidates, std::size_t n, float* xy) {
+    for (std::size_t i = 0; i < n; ++i) {
+      Box box;
+      boxes(candidates + i, 1, &box);
+      refine_pose(*heatmap_, box, num_keypoints_, xy + 2 * num_keypoints_ * i);
+    }
+  }
+
   Place place_of(const Candidate& candidate) const {
     const Grid* grid = &grids_.back();
     while (candidate.anchor < grid->first_anchor) --grid;
@@ -133,6 +144,7 @@ class HeadsSource final : public CandidateSource {
   }
 
   const std::vector<Grid>& grids_;
+  const Heatmap* heatmap_;
   std::size_t num_keypoints_, kpt_dims_, reg_max_;
   const DecodeKernels& kernels_;
   std::vector<float>&logits_, &distances_;
@@ -151,11 +163,11 @@ Head* head_of(YoloHeadsDecoder::Level& level, HeadRole role) {
   }
 }
 
-// The one head of this stride and role, or null.
+// The one head of this role, of this stride if it is not 0, or null.
 const Head* find_head(const std::vector<Head>& heads, int stride, HeadRole role) {
   const Head* found = nullptr;
   for (const Head& head : heads) {
-    if (head.stride != stride || head.role != role) continue;
+    if ((stride && head.stride != stride) || head.role != role) continue;
     if (found) throw std::invalid_argument(describe(*found) + " and " + describe(head) + " have the same role");
     found = &head;
   }
@@ -204,14 +216,17 @@ const char* to_string(HeadRole role) {
       return "keypoints";
     case HeadRole::kVisibility:
       return "visibility";
+    case HeadRole::kHeatmap:
+      return "heatmap";
   }
   return "unknown";
 }
 
 HeadRole head_role_from_string(const std::string& name) {
-  for (HeadRole role : {HeadRole::kBox, HeadRole::kScore, HeadRole::kKeypoints, HeadRole::kVisibility})
+  for (HeadRole role :
+       {HeadRole::kBox, HeadRole::kScore, HeadRole::kKeypoints, HeadRole::kVisibility, HeadRole::kHeatmap})
     if (name == to_string(role)) return role;
-  throw std::invalid_argument("head role is '" + name + "', expected box, score, keypoints or visibility");
+  throw std::invalid_argument("head role is '" + name + "', expected box, score, keypoints, visibility or heatmap");
 }
 
 HeadLayout head_layout_from_string(const std::string& name) {
@@ -231,7 +246,8 @@ YoloHeadsDecoder::YoloHeadsDecoder(DecodeOptions options, const std::vector<Head
     throw std::invalid_argument("reg_max is " + std::to_string(reg_max) + ", expected 1 to 4096");
   check_heads(heads, options_.kpt_dims);
   std::vector<int> strides;
-  for (const Head& head : heads) strides.push_back(head.stride);
+  for (const Head& head : heads)
+    if (head.role != HeadRole::kHeatmap) strides.push_back(head.stride);
   std::sort(strides.begin(), strides.end());
   strides.erase(std::unique(strides.begin(), strides.end()), strides.end());
   for (const int stride : strides) {
@@ -240,6 +256,11 @@ YoloHeadsDecoder::YoloHeadsDecoder(DecodeOptions options, const std::vector<Head
       throw std::invalid_argument("input_size is (" + std::to_string(input_height) + ", " +
                                   std::to_string(input_width) + "), expected (height, width), multiples of stride " +
                                   std::to_string(stride));
+  }
+  if (const Head* heatmap = find_head(heads, 0, HeadRole::kHeatmap)) {
+    if (std::find(strides.begin(), strides.end(), heatmap->stride) == strides.end())
+      throw std::invalid_argument("the stride of " + describe(*heatmap) + " is that of no box, score and keypoints");
+    heatmap_ = *heatmap;
   }
   const bool tells_size = std::any_of(heads.begin(), heads.end(), [](const Head& h) { return has_grid(h.layout); });
   if ((input_height == 0 || input_width == 0) && !tells_size)
@@ -287,7 +308,7 @@ void YoloHeadsDecoder::check(const std::vector<Tensor>& outputs) const {
   std::size_t needed = 0;
   for (const Level& level : levels_)
     needed = std::max({needed, level.box.index + 1, level.score.index + 1, level.keypoints.index + 1,
-                       level.has_visibility ? level.visibility.index + 1 : 0});
+                       level.has_visibility ? level.visibility.index + 1 : 0, heatmap_ ? heatmap_->index + 1 : 0});
   if (outputs.size() < needed)
     throw std::invalid_argument("got " + std::to_string(outputs.size()) + " output tensors, expected at least " +
                                 std::to_string(needed));
@@ -298,6 +319,22 @@ void YoloHeadsDecoder::check(const std::vector<Tensor>& outputs) const {
     check_head(level.keypoints, keypoint_channels(level), input, outputs);
     if (level.has_visibility) check_head(level.visibility, options_.num_keypoints, input, outputs);
   }
+  if (heatmap_) check_head(*heatmap_, 4 * options_.num_keypoints, input, outputs);
+}
+
+std::optional<Heatmap> YoloHeadsDecoder::heatmap_of(const std::vector<Tensor>& outputs, const InputSize& input) const {
+  if (!heatmap_) return std::nullopt;
+  const std::size_t rows = static_cast<std::size_t>(input.height / heatmap_->stride);
+  const std::size_t columns = static_cast<std::size_t>(input.width / heatmap_->stride);
+  const HeadView view = view_of(*heatmap_, outputs[heatmap_->index],
+                                static_cast<std::size_t>(4 * options_.num_keypoints), rows * columns);
+  return Heatmap{view.tensor,
+                 heatmap_->quantization,
+                 rows,
+                 columns,
+                 view.channel_stride,
+                 view.cell_stride,
+                 static_cast<float>(heatmap_->stride)};
 }
 
 void YoloHeadsDecoder::decode(const std::vector<Tensor>& outputs, const Transform& transform, const SourceSize& size,
@@ -330,7 +367,8 @@ void YoloHeadsDecoder::decode(const std::vector<Tensor>& outputs, const Transfor
   for (std::size_t i = 0; i < found; ++i) workspace.scores[i] = workspace.candidates[i].score;
   kernels.sigmoid(workspace.scores.data(), found);
   for (std::size_t i = 0; i < found; ++i) workspace.candidates[i].score = workspace.scores[i];
-  HeadsSource source(grids, options_, reg_max_, kernels, workspace);
+  const std::optional<Heatmap> heatmap = heatmap_of(outputs, input);
+  HeadsSource source(grids, heatmap ? &*heatmap : nullptr, options_, reg_max_, kernels, workspace);
   select(source, options_, inverse_variance_, true, transform, size, workspace);
 }
 

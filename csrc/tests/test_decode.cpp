@@ -177,6 +177,12 @@ HeadsModel random_heads(Random& random, const DecodeOptions& options, int reg_ma
       model.heads.push_back(head);
     }
   }
+  if (draw(random, 0, 1)) {
+    const Head head{HeadRole::kHeatmap, model.heads.size(),   8,
+                    HeadLayout::kNhwc,  random_dtype(random), random_quantization(random)};
+    model.tensors.push_back(random_tensor(random, head.dtype, {1, height / 8, width / 8, 4 * options.num_keypoints}));
+    model.heads.push_back(head);
+  }
   return model;
 }
 

@@ -34,6 +34,7 @@ class Network:
         strides: tuple[int, ...] = (8, 16, 32),
         reg_max: int = 16,
         separate_visibility: bool = False,
+        heatmap: bool = False,
     ) -> None:
         self.rules, self.input_size, self.reg_max = rules, input_size, reg_max
         self.rng = np.random.default_rng(seed)
@@ -47,6 +48,8 @@ class Network:
             for role, count in channels.items():
                 index = len(self.heads)
                 self._add(role, count, stride, layouts[index % len(layouts)], dtypes[index % len(dtypes)])
+        if heatmap:
+            self._add("heatmap", 4 * k, strides[0], layouts[-1], dtypes[-1])
         self._shuffle()
 
     def _add(self, role: str, channels: int, stride: int, layout: str, dtype: str) -> None:
@@ -126,6 +129,7 @@ def test_every_layout_and_type_equals_the_formulas(layout: str, dtype: str, num_
     st.sampled_from([(8, 16, 32), (16,), (8, 16), (4, 32)]),
     st.sampled_from([1, 2, 16, 17]),
     st.booleans(),
+    st.booleans(),
 )
 def test_any_mixture_of_heads_equals_the_formulas(
     rules: slow.Rules,
@@ -136,6 +140,7 @@ def test_any_mixture_of_heads_equals_the_formulas(
     strides: tuple[int, ...],
     reg_max: int,
     separate: bool,
+    heatmap: bool,
 ) -> None:
     network = Network(
         rules,
@@ -146,8 +151,68 @@ def test_any_mixture_of_heads_equals_the_formulas(
         strides=strides,
         reg_max=reg_max,
         separate_visibility=separate and rules.kpt_shape[1] == 3,
+        heatmap=heatmap,
     )
     assert_same(network.decoder()(network.outputs, TRANSFORM, SIZE), network.slow())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_keypoints_move_to_the_peaks_of_the_heatmap(layout: str, dtype: str) -> None:
+    rules = slow.Rules(iou=0.5)
+    network = Network(rules, layouts=(layout,), dtypes=(dtype,), input_size=(128, 96), heatmap=True)
+    found = network.decoder()(network.outputs, TRANSFORM, SIZE)
+    assert_same(found, network.slow())
+    without = [head for head in network.heads if head["role"] != "heatmap"]
+    regressed = network.decoder(heads=without)(network.outputs, TRANSFORM, SIZE)
+    np.testing.assert_array_equal(found[0], regressed[0])
+    assert (abs(found[3] - regressed[3]) > 1).any(axis=-1).mean() > 0.3
+
+
+def test_a_single_peak_takes_the_point_that_is_near_it() -> None:
+    """A bump at (37.5, 22.5) pixels draws the point from 4 pixels away; a far higher one beside the box does not."""
+    network = Network(slow.Rules(kpt_shape=(1, 2), clip=False), reg_max=1, strides=(8,), heatmap=True)
+    box, score, keypoints, heatmap = (
+        network.outputs[network.head(role)["index"]] for role in ("box", "score", "keypoints", "heatmap")
+    )
+    score[:], heatmap[:] = -9, -9
+    score[0, 0, 3, 5] = 4  # the cell at (40, 24) pixels, its middle at (44, 28)
+    box[0, :, 3, 5] = 3  # to 24 pixels on each side
+    keypoints[0, :, 3, 5] = 0.1, -0.2
+    y, x = np.mgrid[:16, :24] * 4 + 2.0
+    probability = 0.9 * np.exp(-((x - 37.5) ** 2 + (y - 22.5) ** 2) / 72) + 1e-4
+    probability[:, 20:] = 0.95
+    quarters = np.log(probability / (1 - probability)).reshape(8, 2, 12, 2).transpose(1, 3, 0, 2)
+    heatmap[0] = quarters.reshape(4, 8, 12)
+    point = network.decoder()(network.outputs, (1.0, 1.0, 0.0, 0.0), (96, 64))[3]
+    np.testing.assert_allclose(point[0, 0], (37.5, 22.5), atol=0.75)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_heatmap_that_is_not_finite_gives_finite_points(value: float, level: str) -> None:
+    network = Network(slow.Rules(), heatmap=True)
+    heatmap = network.outputs[network.head("heatmap")["index"]]
+    heatmap[network.rng.random(heatmap.shape) < 0.2] = value
+    found = network.decoder()(network.outputs, TRANSFORM, SIZE)
+    assert len(found[0]) > 5
+    assert all(np.isfinite(part).all() for part in found)
+
+
+def test_heatmaps_that_do_not_fit_are_refused() -> None:
+    network = Network(slow.Rules(), heatmap=True)
+    network.head("heatmap")["stride"] = 64
+    with pytest.raises(ValueError, match="is that of no box, score and keypoints"):
+        network.decoder()
+    twice = Network(slow.Rules(), heatmap=True)
+    twice._add("heatmap", 68, 16, "NCHW", "float32")
+    twice.heads[-1]["index"] = len(twice.outputs) - 1
+    with pytest.raises(ValueError, match="have the same role"):
+        twice.decoder()
+    wide = Network(slow.Rules(), heatmap=True)
+    place = wide.head("heatmap")["index"]
+    wide.outputs[place] = np.zeros((1, 17, 8, 12), np.float32)
+    with pytest.raises(ValueError, match=r"heatmap, stride 8\) has shape .*expected \(1, 68, 8, 12\)"):
+        wide.decoder()(wide.outputs, TRANSFORM, SIZE)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

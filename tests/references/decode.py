@@ -148,16 +148,17 @@ def decode_heads(
     size: tuple[int, int],
     rules: Rules,
 ) -> Detections:
-    """Raw YOLOv8-pose heads, every cell decoded."""
+    """Raw YOLOv8-pose heads, every cell decoded; with a heatmap, the keypoints of those kept are moved to its peaks."""
     found: list[list[Array]] = []
     k = rules.kpt_shape[0]
+    heatmap = next((head for head in heads if head["role"] == "heatmap"), None)
     for stride in sorted({head["stride"] for head in heads}):
         of_role = {
             head["role"]: channels_last(
                 real(outputs[head["index"]], head.get("scale", 1.0), head.get("zero_point", 0)), head["layout"]
             ).astype(np.float64)
             for head in heads
-            if head["stride"] == stride
+            if head["stride"] == stride and head is not heatmap
         }
         rows, columns = input_size[0] // stride, input_size[1] // stride
         y, x = (axis.ravel() for axis in np.mgrid[:rows, :columns])
@@ -180,7 +181,48 @@ def decode_heads(
     passing = np.flatnonzero(best > threshold)
     scores = sigmoid(best)[passing].astype(np.float32)
     classes = logits.argmax(1)[passing]
-    return _suppressed(boxes[passing], scores, classes, points[passing], visibility[passing], transform, size, rules)
+    points = points[passing]
+    if heatmap is not None:
+        values = real(outputs[heatmap["index"]], heatmap.get("scale", 1.0), heatmap.get("zero_point", 0))
+        maps = heatmaps(channels_last(values, heatmap["layout"]), input_size, heatmap["stride"])
+        quarter = heatmap["stride"] / 2
+        points = np.array(
+            [
+                refined(maps, box / quarter, pose / quarter) * quarter
+                for box, pose in zip(boxes[passing], points, strict=True)
+            ]
+        ).reshape(points.shape)
+    return _suppressed(boxes[passing], scores, classes, points, visibility[passing], transform, size, rules)
+
+
+def heatmaps(cells: Array, input_size: tuple[int, int], stride: int) -> Array:
+    """(cells, 4 * K) logits as probabilities (K, 2 * rows, 2 * columns)."""
+    rows, columns = input_size[0] // stride, input_size[1] // stride
+    quarters = sigmoid(cells.astype(np.float64)).reshape(rows, columns, -1, 2, 2)
+    return quarters.transpose(2, 0, 3, 1, 4).reshape(-1, 2 * rows, 2 * columns)
+
+
+def refined(maps: Array, box: Array, pose: Array) -> Array:
+    """Each point at the centre of mass around the peak of probability x exp(-distance² / (2 reach²)), where reach is a
+    fifth of the box's root area; all in cells of the maps."""
+    result = pose.astype(np.float64).copy()
+    sides = box[2:] - box[:2]
+    reach = 0.2 * np.sqrt(max(sides.prod(), 0))
+    if not reach > 0:
+        return result
+    rows, columns = maps.shape[1:]
+    middles = np.stack(np.meshgrid(np.arange(columns) + 0.5, np.arange(rows) + 0.5), -1)
+    inside = ((middles >= box[:2] - 0.1 * sides) & (middles <= box[2:] + 0.1 * sides)).all(-1)
+    for point, each in zip(result, maps, strict=True):
+        away = middles - point
+        near = inside & (abs(away) <= 2.5 * reach).all(-1) & (each > 0.1)
+        if not near.any():
+            continue
+        weighted = np.where(near, each * np.exp(-(away**2).sum(-1) / (2 * reach**2)), -1)
+        row, column = np.unravel_index(weighted.argmax(), weighted.shape)
+        window = (slice(max(row - 1, 0), row + 2), slice(max(column - 1, 0), column + 2))
+        point[:] = (each[window][..., None] * middles[window]).sum((0, 1)) / each[window].sum()
+    return result
 
 
 def _suppressed(
