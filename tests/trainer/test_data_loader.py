@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import pickle
 import signal
 from collections.abc import Callable
@@ -201,6 +202,17 @@ def test_iterating_leaves_torchs_random_numbers_alone(data: dict[str, Any]) -> N
     for _ in build_loader(build(data), 4, 2, shuffle=True):
         pass
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_close_ends_the_workers(data: dict[str, Any]) -> None:
+    before = set(multiprocessing.active_children())
+    loader = build_loader(build(data), 4, 2)
+    list(loader)
+    assert len(set(multiprocessing.active_children()) - before) == 2
+    loader.close()
+    assert set(multiprocessing.active_children()) <= before
+    with pytest.raises(ValueError, match="closed"):
+        list(loader)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -250,6 +251,20 @@ def test_settings_that_cannot_work_are_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         run(tiny_settings, tmp_path, **settings)
+
+
+def test_no_worker_outlives_a_run_that_fails(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    runs: list[Run] = []
+
+    def fail(failing: Run) -> None:
+        runs.append(failing)  # somebody still holds it, as a traceback does
+        raise KeyError("a callback's own fault")
+
+    before = set(multiprocessing.active_children())
+    with pytest.raises(KeyError, match="own fault"):
+        run(tiny_settings, tmp_path, {"on_epoch_end": [fail]}, workers=1, epochs=1)
+    assert runs
+    assert set(multiprocessing.active_children()) <= before
 
 
 def test_a_truncated_checkpoint_is_refused(tiny_settings: dict[str, Any], tmp_path: Path) -> None:

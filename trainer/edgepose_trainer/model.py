@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,9 +162,10 @@ class PoseModel:
             self.metrics = validate_runner(runner, dataset, dataset_config, validators)
             return self.metrics
         self._check_shape(dataset_config)
-        loader = build_loader(dataset, config.batch, config.workers, stride=max(self.checkpoint.model.strides))
+        stride = max(self.checkpoint.model.strides)
         network, dtype = self.checkpoint.model, precision_of(config.amp, device)
-        self.metrics = validate(network, loader, dataset_config, config, device, validators, dtype=dtype)
+        with closing(build_loader(dataset, config.batch, config.workers, stride=stride)) as loader:
+            self.metrics = validate(network, loader, dataset_config, config, device, validators, dtype=dtype)
         return self.metrics
 
     def predict(self, source: Any, *, stream: bool = False, **options: Any) -> list[PoseResult] | Iterator[PoseResult]:

@@ -15,7 +15,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import FrameType
@@ -121,6 +121,12 @@ class Run:
         for callback in self.callbacks.get(event, ()):
             callback(self)
 
+    def close(self) -> None:
+        """Ends the loaders' workers."""
+        self.loader.close()
+        if self.val_loader is not None:
+            self.val_loader.close()
+
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
@@ -149,14 +155,14 @@ def train(
     if distributed.must_launch(devices):
         return train_elsewhere(config, devices, callbacks, validators)
     with distributed.join(devices) as world, explained_memory_errors(config):
-        run = prepare(config, checkpoint, world, callbacks or {}, tuple(validators))
-        run.call("on_train_start")
-        with stop_signals() as stopped:
-            while not run.state.finished and not run.stop:
-                if not train_epoch(run, stopped):
-                    return interrupted(run)
-                record_epoch(run, validate_epoch(run))
-        return finish(run)
+        with closing(prepare(config, checkpoint, world, callbacks or {}, tuple(validators))) as run:
+            run.call("on_train_start")
+            with stop_signals() as stopped:
+                while not run.state.finished and not run.stop:
+                    if not train_epoch(run, stopped):
+                        return interrupted(run)
+                    record_epoch(run, validate_epoch(run))
+            return finish(run)
 
 
 def read_resume(config: Config) -> tuple[Config, Checkpoint | None]:

@@ -72,14 +72,18 @@ class BatchSampler(Sampler[BatchKey]):
 
 
 class Loader:
-    """Iterates over the batches of the epoch that `set_epoch` chose; its length is a whole epoch's."""
+    """Iterates over the batches of the epoch that `set_epoch` chose; its length is a whole epoch's.
+
+    `close` ends its workers. They outlive a SIGTERM, so a loader that somebody still holds would keep the interpreter
+    from ending.
+    """
 
     def __init__(self, sampler: BatchSampler, workers: int, pin_memory: bool) -> None:
         self.dataset, self.sampler = sampler.dataset, sampler
         # Forked workers share the picture store and start at once; elsewhere they are spawned, as is the habit there.
         context = "fork" if workers and sys.platform == "linux" else None
         with _calm():
-            self._loader: DataLoader[Batch] = DataLoader(
+            self._loader: DataLoader[Batch] | None = DataLoader(
                 self.dataset,
                 batch_size=None,
                 sampler=sampler,
@@ -103,10 +107,16 @@ class Loader:
         self.sampler.epoch, self.sampler.start_batch = epoch, start_batch
         self.sampler.imgsz, self.sampler.mosaic = imgsz or self.dataset.imgsz, mosaic
 
+    def close(self) -> None:
+        """Ends the workers; the loader cannot be iterated over again."""
+        self._loader = None
+
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Batch]:
+        if self._loader is None:
+            raise ValueError("this loader was closed")
         with _calm():
             return iter(self._loader)
 
