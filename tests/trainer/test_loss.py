@@ -76,7 +76,7 @@ def random_batch(labels: int, model: PoseNetwork, pictures: int = 2, seed: int =
 
 
 def gradients(raw: RawHeads) -> list[torch.Tensor]:
-    levels = [level for role in raw for level in role]
+    levels = raw.tensors()
     assert all(level.grad is not None for level in levels), "DDP needs a gradient for every output"
     return [level.grad for level in levels]
 
@@ -319,7 +319,7 @@ def test_gradients_are_finite_for_extreme_predictions_and_boxes(
 ) -> None:
     model = tiny()
     raw = random_heads(model, side=32, seed=seed)
-    raw = RawHeads(*([(x.detach() * (1 + abs(logit)) + logit).requires_grad_() for x in role] for role in raw))
+    raw = RawHeads(*([(x.detach() * (1 + abs(logit)) + logit).requires_grad_() for x in role] for role in raw[:3]))
     batch = random_batch(labels, model, seed=seed)
     batch["boxes"][:, 2:] = size
     loss, _ = PoseLoss(model)(raw, batch)
@@ -333,7 +333,8 @@ def test_the_memory_format_changes_nothing() -> None:
     batch = random_batch(6, model)
     values = []
     for memory_format in (torch.contiguous_format, torch.channels_last):
-        raw = RawHeads(*([x.detach().to(memory_format=memory_format) for x in role] for role in random_heads(model)))
+        heads = random_heads(model)[:3]
+        raw = RawHeads(*([x.detach().to(memory_format=memory_format) for x in role] for role in heads))
         values.append(PoseLoss(model)(raw, batch)[0].item())
     assert values[0] == pytest.approx(values[1], rel=1e-6)
 
@@ -363,7 +364,7 @@ def test_an_instance_without_a_known_keypoint_does_not_dilute_the_others() -> No
     two["batch_idx"] = torch.tensor([0, 1])
     two["keypoint_known"] = torch.tensor([[True] * 3, [False] * 3])
     raw = random_heads(model)
-    same = RawHeads(*([x[:1].repeat(2, 1, 1, 1) for x in role] for role in raw))
+    same = RawHeads(*([x[:1].repeat(2, 1, 1, 1) for x in role] for role in raw[:3]))
     alone = PoseLoss(model)(same, one)[1]
     together = PoseLoss(model)(same, two)[1]
     assert together["pose"].item() == pytest.approx(alone["pose"].item(), rel=1e-6)
@@ -459,7 +460,7 @@ def run_rank(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     model = tiny()
-    raw = RawHeads(*([x[rank : rank + 1].detach().requires_grad_() for x in role] for role in random_heads(model)))
+    raw = RawHeads(*([x[rank : rank + 1].detach().requires_grad_() for x in role] for role in random_heads(model)[:3]))
     loss, items = PoseLoss(model, distributed=True)(raw, halves(random_batch(7, model), rank))
     loss.backward()
     torch.save((items, gradients(raw)), Path(folder) / f"{rank}.pt")

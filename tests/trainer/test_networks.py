@@ -87,7 +87,7 @@ def decode_by_loops(raw: RawHeads, strides: list[int], reg_max: int, points: int
     """Decoding of the first picture as the brief of the format says it, cell by cell."""
     rows = []
     for level, stride in enumerate(strides):
-        box, score, keypoints = (tensors[level][0].double().numpy() for tensors in raw)
+        box, score, keypoints = (tensors[level][0].double().numpy() for tensors in raw[:3])
         for y in range(box.shape[1]):
             for x in range(box.shape[2]):
                 logits = box[:, y, x].reshape(4, reg_max)
@@ -155,7 +155,7 @@ def test_export_heads_are_the_raw_heads_in_pieces(split: bool) -> None:
 def test_channels_last_goes_through_the_whole_network() -> None:
     network = build_model(TINY).to(memory_format=torch.channels_last).train()
     raw = network(torch.rand(2, 3, 64, 64).to(memory_format=torch.channels_last))
-    assert all(x.is_contiguous(memory_format=torch.channels_last) for role in raw for x in role)
+    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in raw.tensors())
 
 
 @pytest.mark.slow

@@ -80,6 +80,7 @@ class Config:
     dfl: float
     pose: float
     pose_l1: float
+    heatmap: float
     kobj: float
 
     mosaic: float
@@ -126,7 +127,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 AT_LEAST = {
     "epochs": 1, "patience": 0, "imgsz": 32, "batch": 1, "nbs": 1, "workers": 0, "threads": 1, "seed": 0,
     "save_period": 0, "save_minutes": 0, "save_batches": 0, "val_period": 1, "warmup_epochs": 0, "clip": 0,
-    "close_mosaic": 0, "max_det": 1, "box": 0, "cls": 0, "dfl": 0, "pose": 0, "pose_l1": 0, "kobj": 0,
+    "close_mosaic": 0, "max_det": 1, "box": 0, "cls": 0, "dfl": 0, "pose": 0, "pose_l1": 0, "heatmap": 0, "kobj": 0,
     "weight_decay": 0,
 }  # fmt: skip
 ABOVE_ZERO = ("time", "lr0", "lrf", "ema_tau", "fraction")

@@ -13,7 +13,7 @@ from edgepose.artifact import Artifact
 from edgepose.backends.base import TensorSpec, check_shape
 from edgepose.contract import DecoderSpec, InputSpec, ModelSpec, OutputSpec, PeopleSpec, ResizeSpec
 from edgepose.modelfiles.detect import ModelFile
-from edgepose_trainer.nn import PoseNetwork
+from edgepose_trainer.nn import PoseNetwork, RawHeads
 
 
 class TorchBackend:
@@ -24,9 +24,9 @@ class TorchBackend:
     def __init__(self, network: PoseNetwork, device: torch.device) -> None:
         self.device = device
         self.network = network.folded().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        channels = 4 + network.nc + network.kpt_shape[0] * network.kpt_shape[1]
         self.inputs: tuple[TensorSpec, ...] = (TensorSpec("images", (None, 3, None, None), "float32"),)
-        self.outputs: tuple[TensorSpec, ...] = (TensorSpec("output0", (None, channels, None), "float32"),)
+        self.outputs = tuple(TensorSpec(o.name, (None, None, None, None), "float32") for o in head_specs(network))
+        self._order = list(range(len(self.outputs)))
         self._buffer = np.empty((0,), np.float32)
 
     def input_buffer(self, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -38,15 +38,27 @@ class TorchBackend:
     @torch.inference_mode()
     def infer(self) -> list[np.ndarray[Any, Any]]:
         images = torch.from_numpy(self._buffer).to(self.device, memory_format=torch.channels_last)
-        decoded: Any = self.network.decode(self.network.raw(images))
-        return [decoded.cpu().numpy()]
+        heads = head_arrays(self.network.raw(images))
+        return [heads[i] for i in self._order]
 
     def select_outputs(self, order: Sequence[int]) -> None:
-        if list(order) != [0]:
-            raise ValueError(f"got the outputs {list(order)}, a network has one: 0")
+        self._order = list(order)
 
     def close(self) -> None:
         self._buffer = np.empty((0,), np.float32)
+
+
+def head_specs(network: PoseNetwork) -> tuple[OutputSpec, ...]:
+    """The contract's view of what `head_arrays` gives."""
+    head = network.head
+    roles = [(role, stride) for role in ("box", "score", "keypoints") for stride in head.strides]
+    roles += [("heatmap", head.strides[0])] if head.heatmap is not None else []
+    return tuple(OutputSpec(f"{role}_{stride}", role, stride, "NHWC") for role, stride in roles)
+
+
+def head_arrays(raw: RawHeads) -> list[NDArray[np.float32]]:
+    """The raw heads as float32 (B, H, W, C), in the order of `head_specs`."""
+    return [x.permute(0, 2, 3, 1).float().contiguous().cpu().numpy() for x in raw.tensors()]
 
 
 def people_spec(people: Mapping[str, Any]) -> PeopleSpec:
@@ -62,12 +74,17 @@ def people_spec(people: Mapping[str, Any]) -> PeopleSpec:
     )
 
 
+def network_spec(network: PoseNetwork, people: PeopleSpec) -> ModelSpec:
+    """How a network is fed, and how what `head_arrays` gives is read."""
+    return ModelSpec(
+        input=InputSpec("images", batch=None, resize=ResizeSpec(stride=max(network.strides))),
+        outputs=head_specs(network),
+        decoder=DecoderSpec("yolo_heads", network.nc, network.kpt_shape, network.reg_max),
+        people=people,
+    )
+
+
 def open_network(network: PoseNetwork, people: Mapping[str, Any], device: torch.device, given: str) -> Artifact:
     """The network as an open artifact that `PoseRunner` takes. given: what the caller named, for messages."""
-    spec = ModelSpec(
-        input=InputSpec("images", batch=None, resize=ResizeSpec(stride=max(network.strides))),
-        outputs=(OutputSpec("output0", "detections"),),
-        decoder=DecoderSpec("yolo", network.nc, network.kpt_shape, network.reg_max),
-        people=people_spec(people),
-    )
+    spec = network_spec(network, people_spec(people))
     return Artifact(ModelFile(given, "torch", given), spec, "edgepose", TorchBackend(network, device))

@@ -5,19 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgepose._core import YoloDecoder
+from edgepose.contract import PeopleSpec
+from edgepose.reading import make_decoder
 from edgepose.runner import PoseRunner
 from edgepose_trainer.config import Config
 from edgepose_trainer.data import Batch, DataConfig, Loader, PoseDataset
 from edgepose_trainer.metrics import Evaluator, Found, Metrics, Truth
 from edgepose_trainer.nn import PoseNetwork
+from edgepose_trainer.torch_backend import head_arrays, network_spec
+
+if TYPE_CHECKING:
+    from edgepose.reading import Decoder
 
 _STAGES = ("preprocess", "inference", "decode")
 
@@ -87,13 +92,10 @@ def validate(
     network = network.folded().to(device)
     if config.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    decoder = YoloDecoder(
-        num_classes=data.num_classes,
-        kpt_shape=data.kpt_shape,
-        conf=config.conf,
-        iou=config.iou,
-        max_det=config.max_det,
-        clip=False,  # measured is what the network says, also beyond the picture's edge
+    # Not clipped: measured is what the network says, also beyond the picture's edge.
+    options: dict[str, Any] = {"conf": config.conf, "iou": config.iou, "max_det": config.max_det, "clip": False}
+    decoder = make_decoder(
+        network_spec(network, PeopleSpec()), nms="iou", max_candidates=30000, agnostic=False, **options
     )
     evaluator = Evaluator(data.num_keypoints, data.sigmas, data.names, data.keypoint_names)
     watching = [v for v in validators if v.wants(epoch)]
@@ -103,10 +105,9 @@ def validate(
         images = to_input(batch["images"], device)
         fed = time.perf_counter()
         with autocast(dtype, device):
-            raw = network.raw(images)
-        decoded = network.decode(raw).cpu().numpy()
+            heads = head_arrays(network.raw(images))
         inferred = time.perf_counter()
-        found = [_detect(decoder, decoded[i], batch, i) for i in range(len(decoded))]
+        found = [_detect(decoder, [head[i : i + 1] for head in heads], batch, i) for i in range(len(images))]
         truth = [truth_of(loader.dataset, int(index)) for index in batch["index"]]
         for one, labels in zip(found, truth, strict=True):
             evaluator.add(one, labels)
@@ -122,11 +123,11 @@ def validate(
     return metrics
 
 
-def _detect(decoder: YoloDecoder, decoded: NDArray[np.float32], batch: Batch, i: int) -> Found:
+def _detect(decoder: Decoder, heads: list[NDArray[np.float32]], batch: Batch, i: int) -> Found:
     """Detections of picture i, in its own pixels."""
     height, width = (int(side) for side in batch["shapes"][i])
     sx, sy, px, py = (float(v) for v in batch["transforms"][i])
-    boxes, scores, class_ids, keypoints, keypoint_scores = decoder([decoded[None]], (sx, sy, px, py), (width, height))
+    boxes, scores, class_ids, keypoints, keypoint_scores = decoder(heads, (sx, sy, px, py), (width, height))
     return Found(boxes, scores, class_ids, keypoints, keypoint_scores)
 
 

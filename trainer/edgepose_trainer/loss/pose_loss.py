@@ -27,6 +27,7 @@ from torch import Tensor
 
 from edgepose_trainer.loss.assigner import Assignment, Cells, assign, make_cells
 from edgepose_trainer.loss.boxes import boxes_around, ciou, distribution_focal_loss, expected_distances
+from edgepose_trainer.loss.heatmaps import heatmap_loss, heatmap_targets, heatmap_weights
 from edgepose_trainer.loss.keypoints import (
     default_sigmas,
     keypoint_distance_loss,
@@ -49,6 +50,7 @@ class Gains:
     cls: float = 0.5
     dfl: float = 1.5
     pose_l1: float = 0.0
+    heatmap: float = 2.0
 
 
 class PoseLoss:
@@ -99,6 +101,8 @@ class PoseLoss:
         box, dfl = self._box_sums(raw, found, place, cells)
         pose, kobj, instances, points = self._keypoint_sums(raw, found, place, targets, cells)
         cls = _class_sum(logits, found, targets, cells)
+        if raw.heatmap is not None:
+            pose = pose + self.gains.heatmap * self._heatmap_mean(raw.heatmap, targets) * instances
         scores, instances, points, pictures = self._normalizers(found, instances, points, len(raw.score[0]))
         items = {
             "box": self.gains.box * box / scores,
@@ -151,6 +155,17 @@ class PoseLoss:
             return pose, pose.new_zeros(()), instances, instances
         kobj, count = visibility_loss(points[:, :, 2], visible, known)
         return pose, kobj, instances, count
+
+    def _heatmap_mean(self, logits: Tensor, targets: _Targets) -> Tensor:
+        """The heatmaps' loss over the batch, divided by the keypoints that they show."""
+        logits = F.pixel_shuffle(logits.float(), 2)
+        shape = (len(logits), *logits.shape[2:])
+        cell = self.strides[0] / 2
+        boxes = targets.boxes / cell
+        area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+        wanted = heatmap_targets(targets.keypoints / cell, targets.visible, area, targets.pictures, self.sigmas, shape)
+        weights = heatmap_weights(boxes, targets.known, targets.pictures, targets.background_weight, shape)
+        return heatmap_loss(logits, wanted, weights.maximum(wanted)) / targets.visible.sum().clamp_min(1)
 
     def _normalizers(self, found: Assignment, instances: Tensor, points: Tensor, pictures: int) -> list[Tensor]:
         """What the sums are divided by (at least 1 each), and the pictures that the loss counts."""

@@ -31,7 +31,7 @@ MAX_CLASSES = 10_000
 MAX_KEYPOINTS = 1024
 
 _KEYS = {
-    *("nc", "kpt_shape", "activation", "reg_max", "scale", "scales", "backbone", "neck", "head", "name"),
+    *("nc", "kpt_shape", "activation", "reg_max", "scale", "scales", "backbone", "neck", "head", "name", "heatmap"),
     *("depth_multiple", "width_multiple", "max_channels", "ch", "channels", "task", "yaml_file"),
 }
 _NAME = re.compile(r"(?P<family>yolov8)(?P<scale>[a-z])?(?P<p6>-p6)?-pose(?P<p6_last>-p6)?")
@@ -56,6 +56,7 @@ class NetworkConfig:
     kpt_shape: tuple[int, int]
     activation: str
     reg_max: int
+    heatmap: bool
     depth: float
     width: float
     max_channels: int
@@ -154,8 +155,12 @@ def _checked(document: dict[str, Any], name: str, scale: Any, letter: str | None
     reg_max = document.get("reg_max", head.get("reg_max", 16) if isinstance(head, Mapping) else 16)
     rows = _expand(document) if compact else [*_rows(document, "backbone"), *_rows(document, "head")]
     reg_max = check_int(reg_max, "reg_max", 2, 64)
+    heatmap = document.get("heatmap", False)
+    if not isinstance(heatmap, bool):
+        raise TypeError(f"heatmap must be true or false, got {heatmap!r}")
     plain = {"name": name, "nc": nc, "kpt_shape": list(kpt_shape), "activation": activation}
     plain |= {"scale": [depth, width, max_channels], "reg_max": reg_max}
+    plain |= {"heatmap": True} if heatmap else {}
     plain |= {key: document[key] for key in ("backbone", "neck", "head") if key in document}
     return NetworkConfig(
         name=name,
@@ -163,6 +168,7 @@ def _checked(document: dict[str, Any], name: str, scale: Any, letter: str | None
         kpt_shape=kpt_shape,
         activation=activation,
         reg_max=reg_max,
+        heatmap=heatmap,
         depth=depth,
         width=width,
         max_channels=max_channels,

@@ -12,7 +12,7 @@ from edgepose_trainer.nn.network import PoseNetwork
 
 
 class HeadOutput(NamedTuple):
-    """Role of the artifact contract ("box", "score", "keypoints" or "visibility") and stride of an output."""
+    """Role in the artifact contract ("box", "score", "keypoints", "visibility", "heatmap") and stride of an output."""
 
     role: str
     stride: int
@@ -31,13 +31,15 @@ class HeadTensors(nn.Module):
         head = self.network.head
         split = split_visibility and head.kpt_shape[1] == 3
         roles = ("box", "score", "keypoints", "visibility") if split else ("box", "score", "keypoints")
-        self.outputs = tuple(HeadOutput(role, stride) for role in roles for stride in head.strides)
+        outputs = [HeadOutput(role, stride) for role in roles for stride in head.strides]
+        if head.heatmap is not None:
+            outputs.append(HeadOutput("heatmap", head.strides[0]))
+        self.outputs = tuple(outputs)
         self.visibility = _split_visibility(head) if split else None
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         if self.visibility is None:
-            raw = self.network.raw(images)
-            return (*raw.box, *raw.score, *raw.keypoints)
+            return self.network.raw(images).tensors()
         maps = self.network.features(images)
         head = self.network.head
         shared = [branch[:-1](x) for branch, x in zip(_sequences(head.cv4), maps, strict=True)]
@@ -46,6 +48,7 @@ class HeadTensors(nn.Module):
             *(branch(x) for branch, x in zip(head.cv3, maps, strict=True)),
             *(branch[-1](x) for branch, x in zip(_sequences(head.cv4), shared, strict=True)),
             *(conv(x) for conv, x in zip(self.visibility, shared, strict=True)),
+            *([head.heatmap(maps[0])] if head.heatmap is not None else []),
         )
 
 

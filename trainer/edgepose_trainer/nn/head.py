@@ -20,11 +20,19 @@ class RawHeads(NamedTuple):
 
     box: (B, 4 * reg_max, H, W) logits of the distances left, top, right, bottom;
     score: (B, nc, H, W) class logits; keypoints: (B, K * D, H, W), x, y (and visibility logit) interleaved.
+    heatmap: (B, 4 * K, H, W) of the finest level, where the network has one, else None: logits that keypoint k lies in
+    the quarter (dy, dx) of a cell, at channel 4 k + 2 dy + dx (`pixel_shuffle` makes them K maps of half the stride).
     """
 
     box: list[Tensor]
     score: list[Tensor]
     keypoints: list[Tensor]
+    heatmap: Tensor | None = None
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All of them: box, score and keypoints of each level, then the heatmap, if there is one."""
+        heatmap = () if self.heatmap is None else (self.heatmap,)
+        return (*self.box, *self.score, *self.keypoints, *heatmap)
 
 
 class DFL(nn.Module):
@@ -45,7 +53,8 @@ class DFL(nn.Module):
 
 
 class Pose(nn.Module):
-    """The head's three branches a level: cv2 for boxes, cv3 for scores, cv4 for keypoints.
+    """The head's three branches a level: cv2 for boxes, cv3 for scores, cv4 for keypoints; and where asked for, one at
+    the finest level for the keypoints' heatmaps.
 
     channels, strides: of the feature maps, finest first. The box branch is made to hold its 4 * reg_max logits, the
     score branch the finest map's channels, as published.
@@ -59,6 +68,7 @@ class Pose(nn.Module):
         strides: list[int],
         reg_max: int = 16,
         activation: str = "silu",
+        heatmap: bool = False,
     ) -> None:
         super().__init__()
         self.nc, self.kpt_shape, self.reg_max, self.strides = nc, kpt_shape, reg_max, list(strides)
@@ -69,6 +79,7 @@ class Pose(nn.Module):
         self.cv2 = nn.ModuleList(_branch(c, box_width, 4 * reg_max, activation) for c in channels)
         self.cv3 = nn.ModuleList(_branch(c, score_width, nc, activation) for c in channels)
         self.cv4 = nn.ModuleList(_branch(c, point_width, points, activation) for c in channels)
+        self.heatmap = _branch(channels[0], channels[0], 4 * kpt_shape[0], activation) if heatmap else None
         self.dfl = DFL(reg_max)
         self._set_priors()
 
@@ -78,12 +89,15 @@ class Pose(nn.Module):
             for box, score, stride in zip(self.cv2, self.cv3, self.strides, strict=True):
                 _last_bias(box).fill_(1.0)
                 _last_bias(score).fill_(math.log(5 / self.nc / (640 / stride) ** 2))
+            if self.heatmap is not None:
+                _last_bias(self.heatmap).fill_(math.log(0.01 / 0.99))
 
     def forward(self, maps: list[Tensor]) -> RawHeads:
         return RawHeads(
             [branch(x) for branch, x in zip(self.cv2, maps, strict=True)],
             [branch(x) for branch, x in zip(self.cv3, maps, strict=True)],
             [branch(x) for branch, x in zip(self.cv4, maps, strict=True)],
+            self.heatmap(maps[0]) if self.heatmap is not None else None,
         )
 
     def decode(self, raw: RawHeads) -> Tensor:

@@ -155,7 +155,9 @@ def _pose(spec: LayerSpec, inputs: list[tuple[int, int]], config: NetworkConfig)
     strides = [stride for _, stride in inputs]
     if strides != sorted(set(strides)):
         raise ValueError(f"reads maps of growing stride, got strides {strides}")
-    return Pose(config.nc, config.kpt_shape, [c for c, _ in inputs], strides, config.reg_max, config.activation)
+    return Pose(
+        config.nc, config.kpt_shape, [c for c, _ in inputs], strides, config.reg_max, config.activation, config.heatmap
+    )
 
 
 def _upsample_factor(args: tuple[Any, ...]) -> int:

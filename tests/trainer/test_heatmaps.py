@@ -1,0 +1,134 @@
+"""Keypoint heatmaps: targets, weights and loss against plain loops, and networks that have them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+
+from edgepose_trainer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint  # noqa: E402
+from edgepose_trainer.loss import PoseLoss  # noqa: E402
+from edgepose_trainer.loss.heatmaps import heatmap_loss, heatmap_targets, heatmap_weights  # noqa: E402
+from edgepose_trainer.model import PoseModel  # noqa: E402
+from edgepose_trainer.nn import HeadTensors, PoseNetwork, build_model  # noqa: E402
+
+TINY = {
+    "nc": 1,
+    "kpt_shape": [3, 3],
+    "scale": [0.33, 0.125, 64],
+    "backbone": {"stem": 64, "stages": [[64, 1], [64, 1], [64, 1]]},
+    "neck": {"levels": 2},
+    "head": {"reg_max": 8},
+    "heatmap": True,
+}
+SIGMAS = torch.tensor([0.03, 0.1, 0.4])
+
+
+def tiny(**changes: object) -> PoseNetwork:
+    torch.manual_seed(0)
+    return build_model(TINY | changes)
+
+
+def batch_of(people: int) -> dict[str, torch.Tensor]:
+    centre = torch.rand(people, 2) * 0.6 + 0.2
+    points = torch.cat((centre[:, None] + torch.rand(people, 3, 2) * 0.2 - 0.1, torch.full((people, 3, 1), 2.0)), 2)
+    return {
+        "batch_idx": torch.arange(people) % 2,
+        "cls": torch.zeros(people),
+        "boxes": torch.cat((centre, torch.full((people, 2), 0.3)), 1),
+        "keypoints": points,
+    }
+
+
+@settings(deadline=None, derandomize=True, max_examples=40)
+@given(st.integers(0, 6), st.integers(0, 1000))
+def test_a_target_is_the_largest_of_its_peoples_gaussians(people: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.rand(people, 3, 2, generator=generator) * torch.tensor([12.0, 8.0])
+    visible = torch.rand(people, 3, generator=generator) < 0.6
+    area = torch.rand(people, generator=generator) * 100
+    pictures = torch.randint(0, 2, (people,), generator=generator)
+    found = heatmap_targets(points, visible, area, pictures, SIGMAS, (2, 8, 12))
+    expected = np.zeros((2, 3, 8, 12))
+    for person, point, row, column in np.ndindex(people, 3, 8, 12):
+        if visible[person, point]:
+            deviation = min(max(float(SIGMAS[point]) * math.sqrt(area[person]), 1), 3)
+            x, y = points[person, point].tolist()
+            value = math.exp(-((column + 0.5 - x) ** 2 + (row + 0.5 - y) ** 2) / (2 * deviation**2))
+            cell = (int(pictures[person]), point, row, column)
+            expected[cell] = max(expected[cell], value)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_weights_are_0_where_a_persons_point_is_unknown_and_the_backgrounds_outside() -> None:
+    boxes = torch.tensor([[1.0, 1.0, 3.0, 3.0], [2.5, 2.5, 9.0, 9.0]])
+    known = torch.tensor([[True, True], [True, False]])
+    weights = heatmap_weights(boxes, known, torch.tensor([0, 1]), torch.tensor([1.0, 0.25]), (2, 6, 6))
+    assert bool((weights[0] == 1).all())
+    assert weights[1, 0].unique().tolist() == [0.25, 1]
+    assert bool((weights[1, 0, 2:, 2:] == 1).all())
+    assert bool((weights[1, 1, 2:, 2:] == 0).all())
+    assert bool((weights[1, 1, :2] == 0.25).all())
+
+
+def test_the_loss_is_the_papers_formula_and_least_at_its_target() -> None:
+    target = torch.rand(1, 2, 4, 4)
+    logits = torch.randn(1, 2, 4, 4)
+    p = logits.sigmoid()
+    by_hand = -((target - p).abs() ** 2) * ((1 - target) * (1 - p).log() + target * p.log())
+    weights = torch.rand(1, 2, 4, 4)
+    torch.testing.assert_close(heatmap_loss(logits, target, weights), (by_hand * weights).sum())
+    assert heatmap_loss(target.logit(), target, weights) == pytest.approx(0, abs=1e-9)
+
+
+def test_training_on_one_batch_puts_the_peaks_on_the_keypoints() -> None:
+    network = tiny()
+    batch = batch_of(2)
+    images = torch.rand(2, 3, 64, 64)
+    criterion = PoseLoss(network, {"heatmap": 8.0})
+    optimizer = torch.optim.Adam(network.parameters(), 0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        criterion(network.raw(images), batch)[0].backward()
+        optimizer.step()
+    maps = torch.nn.functional.pixel_shuffle(network.raw(images).heatmap, 2)
+    for person in range(2):
+        for point in range(3):
+            row, column = divmod(int(maps[person, point].argmax()), maps.shape[3])
+            found = (torch.tensor([column, row]) + 0.5) / maps.shape[3]
+            assert float((found - batch["keypoints"][person, point, :2]).abs().max()) < 1.5 / maps.shape[3]
+
+
+def test_a_network_without_heatmaps_has_none_of_their_parameters() -> None:
+    with_maps, without = tiny(), tiny(heatmap=False)
+    more = set(with_maps.state_dict()) - set(without.state_dict())
+    assert more
+    assert all(".heatmap." in name for name in more)
+    assert without.raw(torch.zeros(1, 3, 32, 32)).heatmap is None
+
+
+@pytest.mark.parametrize("split", [True, False])
+def test_the_exporters_last_tensor_is_the_heatmap(split: bool) -> None:
+    network = tiny().eval()
+    module = HeadTensors(network, split_visibility=split)
+    images = torch.rand(1, 3, 64, 64)
+    assert module.outputs[-1] == ("heatmap", 8)
+    torch.testing.assert_close(module(images)[-1], network.raw(images).heatmap, rtol=1e-4, atol=1e-4)
+
+
+def test_a_checkpoint_keeps_its_heatmaps(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "maps.pt", Checkpoint(tiny().eval()))
+    kept = load_checkpoint(tmp_path / "maps.pt").model
+    assert kept.head.heatmap is not None
+    assert PoseModel(tmp_path / "maps.pt").runner().spec.outputs[-1].role == "heatmap"
+
+
+def test_heatmap_must_be_true_or_false() -> None:
+    with pytest.raises(TypeError, match="heatmap must be true or false, got 'yes'"):
+        tiny(heatmap="yes")

@@ -1,0 +1,60 @@
+"""The keypoints' heatmaps: what they are to show, and their loss.
+
+Each keypoint of every person is a Gaussian bump in that keypoint's map (Tompson et al., 2014); where people overlap
+the larger value counts. The loss is the quality focal loss (Li et al., 2020, eq. 4), for targets of any number in 0..1.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SHARE_OF_SIGMA = 0.5  # a bump's deviation, of the one at which OKS calls the point as good as exp(-1/2)
+MIN_DEVIATION, MAX_DEVIATION = 1.0, 3.0  # in cells
+
+
+def heatmap_targets(
+    keypoints: Tensor, visible: Tensor, area: Tensor, pictures: Tensor, sigmas: Tensor, shape: tuple[int, int, int]
+) -> Tensor:
+    """(B, K, H, W) in 0..1. keypoints: (M, K, 2) in cells of the map, 0 at the first cell's edge; visible: (M, K) bool;
+    area: (M,) in cells; pictures: (M,) each person's picture; sigmas: (K,); shape: (B, H, W)."""
+    batch, height, width = shape
+    count = keypoints.shape[1]
+    target = keypoints.new_zeros(batch * count, height, width)
+    person, point = visible.nonzero(as_tuple=True)
+    if not len(person):
+        return target.view(batch, count, height, width)
+    deviation = SHARE_OF_SIGMA * 2 * sigmas[point] * area[person].sqrt()
+    spread = deviation.clamp(MIN_DEVIATION, MAX_DEVIATION).square()[:, None] * 2
+    place = keypoints[person, point]
+    across = (torch.arange(width, device=place.device) + 0.5 - place[:, :1]).square() / spread
+    down = (torch.arange(height, device=place.device) + 0.5 - place[:, 1:]).square() / spread
+    bumps = (-down).exp()[:, :, None] * (-across).exp()[:, None]
+    number = (pictures[person] * count + point)[:, None, None].expand_as(bumps)
+    target.scatter_reduce_(0, number, bumps, "amax")
+    return target.view(batch, count, height, width)
+
+
+def heatmap_weights(
+    boxes: Tensor, known: Tensor, pictures: Tensor, background: Tensor | None, shape: tuple[int, int, int]
+) -> Tensor:
+    """(B, K, H, W): 1 where a map is known, 0 in the boxes of people whose point is unknown, and outside all boxes the
+    picture's background weight. boxes: (M, 4) x1, y1, x2, y2 in cells; known: (M, K) bool; background: (B,) or None."""
+    batch, height, width = shape
+    weights = boxes.new_ones(batch, known.shape[1], height, width)
+    if background is not None:
+        weights *= background[:, None, None, None]
+    x0, y0 = boxes[:, :2].floor().long().clamp_min(0).T.tolist()
+    x1, y1 = boxes[:, 2:].ceil().long().clamp_min(0).T.tolist()
+    for person, picture in enumerate(pictures.tolist()):
+        inside = weights[picture, :, y0[person] : y1[person], x0[person] : x1[person]]
+        inside[known[person]] = 1
+        inside[~known[person]] = 0
+    return weights
+
+
+def heatmap_loss(logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum of |target - p|² BCE(p, target) over all cells. All (B, K, H, W)."""
+    distance = (target - logits.sigmoid()).square()
+    return (weights * distance * F.binary_cross_entropy_with_logits(logits, target, reduction="none")).sum()
