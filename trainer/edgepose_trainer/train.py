@@ -154,15 +154,18 @@ def train(
     devices = distributed.parse_devices(config.device)
     if distributed.must_launch(devices):
         return train_elsewhere(config, devices, callbacks, validators)
-    with distributed.join(devices) as world, explained_memory_errors(config):
-        with closing(prepare(config, checkpoint, world, callbacks or {}, tuple(validators))) as run:
-            run.call("on_train_start")
-            with stop_signals() as stopped:
-                while not run.state.finished and not run.stop:
-                    if not train_epoch(run, stopped):
-                        return interrupted(run)
-                    record_epoch(run, validate_epoch(run))
-            return finish(run)
+    with (
+        distributed.join(devices) as world,
+        explained_memory_errors(config),
+        closing(prepare(config, checkpoint, world, callbacks or {}, tuple(validators))) as run,
+    ):
+        run.call("on_train_start")
+        with stop_signals() as stopped:
+            while not run.state.finished and not run.stop:
+                if not train_epoch(run, stopped):
+                    return interrupted(run)
+                record_epoch(run, validate_epoch(run))
+        return finish(run)
 
 
 def read_resume(config: Config) -> tuple[Config, Checkpoint | None]:
