@@ -498,7 +498,7 @@ def site(tmp_path: Path) -> Iterator[str]:
     }
     Site.stop.clear()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     Site.stop.set()

@@ -92,7 +92,7 @@ def test_batch_norm_over_two_uneven_processes_is_that_over_the_whole_batch(tmp_p
         "--nproc-per-node",
         "2",
     ]
-    done = subprocess.run([*command, str(tmp_path / "norm.py")], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, str(tmp_path / "norm.py")], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
 
 

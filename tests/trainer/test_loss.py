@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -458,7 +459,9 @@ def halves(batch: dict[str, torch.Tensor], rank: int) -> dict[str, torch.Tensor]
 
 def run_rank(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    torch.distributed.init_process_group(
+        "gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2, timeout=timedelta(minutes=10)
+    )
     model = tiny()
     raw = RawHeads(*([x[rank : rank + 1].detach().requires_grad_() for x in role] for role in random_heads(model)[:3]))
     loss, items = PoseLoss(model, distributed=True)(raw, halves(random_batch(7, model), rank))
@@ -472,7 +475,7 @@ def test_two_processes_give_the_items_and_gradients_of_one(tmp_path: Path) -> No
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(run_rank, (port, str(tmp_path)), nprocs=2)
+    torch.multiprocessing.spawn(run_rank, (port, str(tmp_path)), nprocs=2, daemon=True)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     model = tiny()
     raw = random_heads(model)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +66,25 @@ def losses(folder: Path) -> list[list[str]]:
     return [[row[i] for i in kept] for row in rows]
 
 
-def start(settings: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
-    """A training in a process of its own."""
+Start = Callable[[dict[str, Any], Path], subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """`start(settings, folder)` starts a training in a process group of its own, which does not outlive the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(settings: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
+        started.append(start_training(settings, folder))
+        return started[-1]
+
+    yield start
+    for process in started:
+        with process, contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def start_training(settings: dict[str, Any], folder: Path) -> subprocess.Popen[bytes]:
     folder.mkdir(exist_ok=True)
     save_config(load_config(None, settings), folder / "settings.yaml")
     # A test runner that is itself in the background passes on that Ctrl-C is ignored.
@@ -90,7 +109,7 @@ def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_to_the_process_group_saves_and_says_how_to_go_on(
-    tiny_settings: dict[str, Any], tmp_path: Path, number: signal.Signals
+    start: Start, tiny_settings: dict[str, Any], tmp_path: Path, number: signal.Signals
 ) -> None:
     settings = tiny_settings | {
         "project": str(tmp_path),
@@ -112,7 +131,7 @@ def test_a_signal_to_the_process_group_saves_and_says_how_to_go_on(
 
 @pytest.mark.slow
 def test_ctrl_c_of_a_launched_data_parallel_run_waits_until_it_has_saved(
-    tiny_settings: dict[str, Any], tmp_path: Path
+    start: Start, tiny_settings: dict[str, Any], tmp_path: Path
 ) -> None:
     settings = tiny_settings | {"project": str(tmp_path), "epochs": 500, "save_batches": 1, "val": False}
     settings |= {"verbose": True, "device": "cpu,cpu"}
@@ -127,8 +146,18 @@ def test_ctrl_c_of_a_launched_data_parallel_run_waits_until_it_has_saved(
     assert load_checkpoint(last).training is not None
 
 
-def run_killed_at_random(settings: dict[str, Any], folder: Path, seed: int) -> Path:
-    """Killed (-9) at random times and resumed until it is done."""
+MANY_EPOCHS = {"epochs": 40, "save_batches": 1, "workers": 2}
+
+
+@pytest.fixture(scope="module")
+def long_whole(tiny_settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a longer run without interruption."""
+    settings = tiny_settings | MANY_EPOCHS | {"project": str(tmp_path_factory.mktemp("long_whole"))}
+    return train(load_config(None, settings)).folder
+
+
+def run_killed_at_random(start: Start, settings: dict[str, Any], folder: Path, seed: int) -> Path:
+    """Killed (-9) four times at random moments, and resumed until it is done."""
     last, dice, kills = folder / "train" / "weights" / "last.pt", random.Random(seed), 0
     while True:
         now = (
@@ -139,7 +168,7 @@ def run_killed_at_random(settings: dict[str, Any], folder: Path, seed: int) -> P
         process = start(now, folder)
         wait_for(last, process)
         try:
-            _, errors = process.communicate(timeout=dice.uniform(1, 6) if kills < 4 else 300)
+            _, errors = process.communicate(timeout=dice.uniform(1, 6) if kills < 4 else None)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
@@ -152,9 +181,7 @@ def run_killed_at_random(settings: dict[str, Any], folder: Path, seed: int) -> P
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_three_runs_killed_at_random_points_end_with_the_same_weights(
-    whole: Path, tiny_settings: dict[str, Any], tmp_path: Path, seed: int
+    start: Start, long_whole: Path, tiny_settings: dict[str, Any], tmp_path: Path, seed: int
 ) -> None:
-    settings = tiny_settings | {"epochs": 40, "save_batches": 1, "workers": 2}
-    reference = train(load_config(None, settings | {"project": str(tmp_path / "reference")}))
-    last = run_killed_at_random(settings, tmp_path / "killed", seed)
-    assert_same_weights(last, reference.folder / "weights" / "last.pt")
+    last = run_killed_at_random(start, tiny_settings | MANY_EPOCHS, tmp_path / "killed", seed)
+    assert_same_weights(last, long_whole / "weights" / "last.pt")

@@ -97,6 +97,9 @@ def _run_patiently(command: list[str]) -> int:
             except KeyboardInterrupt:
                 process.kill()
             raise
+        except BaseException:  # leaving this block waits for the process
+            process.kill()
+            raise
 
 
 @contextmanager
