@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <stdexcept>
+#include <utility>
 
 namespace edgepose {
 namespace {
@@ -104,6 +105,17 @@ class Selection {
   std::size_t entering_ = 0, limit_ = 0;
 };
 
+// The best first again, and only those above conf.
+void order_rescored(float conf, std::vector<Candidate>& kept, std::vector<Box>& boxes) {
+  for (std::size_t i = 1; i < kept.size(); ++i)
+    for (std::size_t j = i; j > 0 && kept[j - 1].score < kept[j].score; --j) {
+      std::swap(kept[j - 1], kept[j]);
+      std::swap(boxes[j - 1], boxes[j]);
+    }
+  while (!kept.empty() && !(kept.back().score > conf)) kept.pop_back();
+  boxes.resize(kept.size());
+}
+
 // Points that are not known become (0, 0) with score 0 in the source picture.
 void map_doubtful_points(const PointMap& map, std::size_t n, float* xy, float* scores) {
   for (std::size_t i = 0; i < n; ++i) {
@@ -182,6 +194,8 @@ void DecodeOptions::validate() const {
 void select(CandidateSource& source, const DecodeOptions& options, const std::vector<float>& inverse_variance,
             bool suppress, const Transform& transform, const SourceSize& size, Workspace& workspace) {
   Selection(source, options, inverse_variance, suppress, workspace).run();
+  if (source.rescore(workspace.kept.data(), workspace.kept.size()))
+    order_rescored(static_cast<float>(options.conf), workspace.kept, workspace.kept_boxes);
   const PointMap map = point_map(transform, size, options.clip);
   workspace.detections.count = workspace.kept.size();
   write_boxes(map, workspace);

@@ -62,7 +62,8 @@ struct Detections {
 struct Workspace {
   ScanBuffers scan;
   std::vector<Candidate> candidates;
-  std::vector<float> scores, logits, distances, xy, visibility;  // the last two of a block, for NMS by OKS
+  std::vector<float> scores, logits, distances, pose;
+  std::vector<float> xy, visibility;  // of a block, for NMS by OKS
   std::vector<std::uint64_t> keys, spare_keys;
   BoxSuppressor boxes;
   PoseSuppressor poses;
@@ -89,6 +90,8 @@ class CandidateSource {
   virtual void boxes(const Candidate* candidates, std::size_t n, Box* out) = 0;  // n <= kBlock
   // xy: K pairs for each candidate; visibility: K scores for each, with room for pad_lanes(K * n).
   virtual void poses(const Candidate* candidates, std::size_t n, float* xy, float* visibility) = 0;
+  // Scores the people that NMS kept anew, by their poses; false: the scores stay as they are.
+  virtual bool rescore(Candidate*, std::size_t) { return false; }
 };
 
 // Orders workspace.candidates, cuts them at max_candidates, suppresses and fills workspace.detections. Without

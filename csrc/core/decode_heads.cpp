@@ -65,7 +65,8 @@ class HeadsSource final : public CandidateSource {
         reg_max_(static_cast<std::size_t>(reg_max)),
         kernels_(kernels),
         logits_(workspace.logits),
-        distances_(workspace.distances) {
+        distances_(workspace.distances),
+        pose_(workspace.pose) {
     logits_.resize(reg_max_ * 4 * kBlock);
     distances_.resize(4 * kBlock);
   }
@@ -84,7 +85,7 @@ class HeadsSource final : public CandidateSource {
     const std::size_t total = n * num_keypoints_;
     for (std::size_t i = 0; i < n; ++i)
       read_pose(place_of(candidates[i]), xy + 2 * num_keypoints_ * i, visibility + num_keypoints_ * i);
-    if (heatmap_) refine(candidates, n, xy);
+    for (std::size_t i = 0; heatmap_ && i < n; ++i) refine(candidates[i], xy + 2 * num_keypoints_ * i);
     if (kpt_dims_ == 2) {
       std::fill_n(visibility, total, 1.0f);
     } else {
@@ -93,13 +94,22 @@ class HeadsSource final : public CandidateSource {
     }
   }
 
- private:
-  void refine(const Candidate* candidates, std::size_t n, float* xy) {
+  // The geometric mean of the class's score and of what the heatmaps say of the pose.
+  bool rescore(Candidate* candidates, std::size_t n) override {
+    if (!heatmap_) return false;
+    pose_.resize(3 * num_keypoints_);
     for (std::size_t i = 0; i < n; ++i) {
-      Box box;
-      boxes(candidates + i, 1, &box);
-      refine_pose(*heatmap_, box, num_keypoints_, xy + 2 * num_keypoints_ * i);
+      read_pose(place_of(candidates[i]), pose_.data(), pose_.data() + 2 * num_keypoints_);
+      candidates[i].score = std::sqrt(candidates[i].score * refine(candidates[i], pose_.data()));
     }
+    return true;
+  }
+
+ private:
+  float refine(const Candidate& candidate, float* xy) {
+    Box box;
+    boxes(&candidate, 1, &box);
+    return refine_pose(*heatmap_, box, num_keypoints_, xy);
   }
 
   Place place_of(const Candidate& candidate) const {
@@ -147,7 +157,7 @@ class HeadsSource final : public CandidateSource {
   const Heatmap* heatmap_;
   std::size_t num_keypoints_, kpt_dims_, reg_max_;
   const DecodeKernels& kernels_;
-  std::vector<float>&logits_, &distances_;
+  std::vector<float>&logits_, &distances_, &pose_;
 };
 
 Head* head_of(YoloHeadsDecoder::Level& level, HeadRole role) {

@@ -6,10 +6,11 @@
 namespace edgepose {
 namespace {
 
-constexpr float kReach = 0.2f;        // deviation of the distance's weight, of the square root of the box's area
-constexpr float kMargin = 0.1f;       // of the box's sides, that keypoints may lie outside
-constexpr float kMinLogit = -2.197f;  // a probability of 0.1
-constexpr float kWindow = 2.5f;       // deviations that are searched
+constexpr float kReach = 0.2f;         // deviation of the distance's weight, of the square root of the box's area
+constexpr float kMargin = 0.1f;        // of the box's sides, that keypoints may lie outside
+constexpr float kMinLogit = -2.197f;   // a probability of 0.1
+constexpr float kWindow = 2.5f;        // deviations that are searched
+constexpr float kUnsupported = 0.05f;  // the probability that a keypoint without a peak counts as
 
 struct Range {
   std::ptrdiff_t begin, end;
@@ -42,8 +43,8 @@ class Map {
     return read_(channel * heatmap_.channel_stride + cell * heatmap_.cell_stride);
   }
 
-  // Moves (x, y), in quarters, to the best peak of the ranges; false where there is none.
-  bool refine(const Range& across, const Range& down, float reach, float* x, float* y) const {
+  // Moves (x, y), in quarters, to the best peak of the ranges; returns its probability, 0 where there is none.
+  float refine(const Range& across, const Range& down, float reach, float* x, float* y) const {
     const float inverse = 0.5f / (reach * reach);
     float best = 0.0f;
     std::ptrdiff_t best_row = -1, best_column = -1;
@@ -55,9 +56,9 @@ class Map {
         const float weighted = sigmoid(value) * std::exp(-(dx * dx + dy * dy) * inverse);
         if (weighted > best) best = weighted, best_row = row, best_column = column;
       }
-    if (best_row < 0) return false;
+    if (best_row < 0) return 0.0f;
     place(best_row, best_column, x, y);
-    return true;
+    return sigmoid(logit(best_row, best_column));
   }
 
  private:
@@ -85,22 +86,27 @@ class Map {
 
 }  // namespace
 
-void refine_pose(const Heatmap& heatmap, const Box& box, std::size_t num_keypoints, float* xy) {
+float refine_pose(const Heatmap& heatmap, const Box& box, std::size_t num_keypoints, float* xy) {
   const float quarter = heatmap.stride / 2;
   const float reach = kReach * std::sqrt(std::max(box.area(), 0.0f)) / quarter;
-  if (!is_place(box) || !(reach > 0.0f)) return;
+  float support = 0.0f;
+  if (!is_place(box) || !(reach > 0.0f)) return kUnsupported;
   visit_real(*heatmap.tensor, heatmap.quantization, [&](auto read) {
     for (std::size_t k = 0; k < num_keypoints; ++k) {
       float &x = xy[2 * k], &y = xy[2 * k + 1];
+      support += kUnsupported;
       if (!is_place(x) || !is_place(y)) continue;
       float at_x = x / quarter, at_y = y / quarter;
       const Range across = searched(at_x, reach, box.x1 / quarter, box.x2 / quarter, 2 * heatmap.columns);
       const Range down = searched(at_y, reach, box.y1 / quarter, box.y2 / quarter, 2 * heatmap.rows);
-      if (!Map(heatmap, k, read).refine(across, down, reach, &at_x, &at_y)) continue;
+      const float peak = Map(heatmap, k, read).refine(across, down, reach, &at_x, &at_y);
+      if (!(peak > 0.0f)) continue;
+      support += peak - kUnsupported;
       x = at_x * quarter;
       y = at_y * quarter;
     }
   });
+  return support / static_cast<float>(num_keypoints);
 }
 
 }  // namespace edgepose

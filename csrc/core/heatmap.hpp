@@ -21,7 +21,8 @@ struct Heatmap {
 // Moves each of a person's keypoints, x and y in input pixels, to the peak of its heatmap that is strongest after a
 // Gaussian weight for its distance from where the keypoint was (as MoveNet does, Votel and Li, 2021): within the box
 // and a margin, where the probability is at least a tenth. A keypoint without such a peak, or whose place or box is not
-// finite, stays.
-void refine_pose(const Heatmap& heatmap, const Box& box, std::size_t num_keypoints, float* xy);
+// finite, stays. Returns how well the heatmaps support the pose: the mean of the peaks' probabilities, where a keypoint
+// that stays counts as a twentieth.
+float refine_pose(const Heatmap& heatmap, const Box& box, std::size_t num_keypoints, float* xy);
 
 }  // namespace edgepose

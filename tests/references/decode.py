@@ -148,7 +148,8 @@ def decode_heads(
     size: tuple[int, int],
     rules: Rules,
 ) -> Detections:
-    """Raw YOLOv8-pose heads, every cell decoded; with a heatmap, the keypoints of those kept are moved to its peaks."""
+    """Raw YOLOv8-pose heads, every cell decoded. With a heatmap the keypoints of those kept are moved to its peaks, and
+    the score is the geometric mean of the class's and of the peaks' mean."""
     found: list[list[Array]] = []
     k = rules.kpt_shape[0]
     heatmap = next((head for head in heads if head["role"] == "heatmap"), None)
@@ -182,17 +183,15 @@ def decode_heads(
     scores = sigmoid(best)[passing].astype(np.float32)
     classes = logits.argmax(1)[passing]
     points = points[passing]
+    support = None
     if heatmap is not None:
         values = real(outputs[heatmap["index"]], heatmap.get("scale", 1.0), heatmap.get("zero_point", 0))
         maps = heatmaps(channels_last(values, heatmap["layout"]), input_size, heatmap["stride"])
         quarter = heatmap["stride"] / 2
-        points = np.array(
-            [
-                refined(maps, box / quarter, pose / quarter) * quarter
-                for box, pose in zip(boxes[passing], points, strict=True)
-            ]
-        ).reshape(points.shape)
-    return _suppressed(boxes[passing], scores, classes, points, visibility[passing], transform, size, rules)
+        moved = [refined(maps, box / quarter, pose / quarter) for box, pose in zip(boxes[passing], points, strict=True)]
+        points = np.array([pose * quarter for pose, _ in moved]).reshape(points.shape)
+        support = np.array([peaks.mean() for _, peaks in moved])
+    return _suppressed(boxes[passing], scores, classes, points, visibility[passing], transform, size, rules, support)
 
 
 def heatmaps(cells: Array, input_size: tuple[int, int], stride: int) -> Array:
@@ -202,27 +201,29 @@ def heatmaps(cells: Array, input_size: tuple[int, int], stride: int) -> Array:
     return quarters.transpose(2, 0, 3, 1, 4).reshape(-1, 2 * rows, 2 * columns)
 
 
-def refined(maps: Array, box: Array, pose: Array) -> Array:
+def refined(maps: Array, box: Array, pose: Array) -> tuple[Array, Array]:
     """Each point at the centre of mass around the peak of probability x exp(-distance² / (2 reach²)), where reach is a
-    fifth of the box's root area; all in cells of the maps."""
+    fifth of the box's root area, and the peak's probability, 0.05 where there is none; all in cells of the maps."""
     result = pose.astype(np.float64).copy()
+    peaks = np.full(len(pose), 0.05)
     sides = box[2:] - box[:2]
     reach = 0.2 * np.sqrt(max(sides.prod(), 0))
     if not reach > 0:
-        return result
+        return result, peaks
     rows, columns = maps.shape[1:]
     middles = np.stack(np.meshgrid(np.arange(columns) + 0.5, np.arange(rows) + 0.5), -1)
     inside = ((middles >= box[:2] - 0.1 * sides) & (middles <= box[2:] + 0.1 * sides)).all(-1)
-    for point, each in zip(result, maps, strict=True):
+    for k, (point, each) in enumerate(zip(result, maps, strict=True)):
         away = middles - point
         near = inside & (abs(away) <= 2.5 * reach).all(-1) & (each > 0.1)
         if not near.any():
             continue
         weighted = np.where(near, each * np.exp(-(away**2).sum(-1) / (2 * reach**2)), -1)
         row, column = np.unravel_index(weighted.argmax(), weighted.shape)
+        peaks[k] = each[row, column]
         window = (slice(max(row - 1, 0), row + 2), slice(max(column - 1, 0), column + 2))
         point[:] = (each[window][..., None] * middles[window]).sum((0, 1)) / each[window].sum()
-    return result
+    return result, peaks
 
 
 def _suppressed(
@@ -234,9 +235,13 @@ def _suppressed(
     transform: tuple[float, float, float, float],
     size: tuple[int, int],
     rules: Rules,
+    support: Array | None = None,
 ) -> Detections:
     finite_points = np.where(np.isfinite(points).all(-1, keepdims=True), points, 0)
     kept = greedy_nms(boxes, finite_points, scores, classes, rules)
+    if support is not None:
+        scores = np.sqrt(scores * support)
+        kept = [i for i in sorted(kept, key=lambda i: -scores[i]) if scores[i] > rules.conf]
     return to_source(
         boxes[kept], scores[kept], classes[kept], points[kept], visibility[kept], transform, size, rules.clip
     )
