@@ -98,6 +98,7 @@ def _head_channels(spec: ModelSpec, output: OutputSpec) -> int:
         "score": spec.decoder.num_classes,
         "keypoints": keypoints * (2 if apart else values),
         "visibility": keypoints,
+        "heatmap": 4 * keypoints,
     }[output.role]
 
 

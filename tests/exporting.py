@@ -28,10 +28,16 @@ def excited(network: PoseNetwork, size: tuple[int, int] = (96, 96)) -> PoseNetwo
     for norm, momentum in zip(norms, kept, strict=True):
         norm.momentum = momentum
     raw = network.eval().raw(pictures)
-    branches = (network.head.cv2, network.head.cv3, network.head.cv4)
-    for parts, maps, spread in zip(branches, raw, (0.7, 1.5, 0.5), strict=True):
-        for branch, found in zip(parts, maps, strict=True):
-            last: Any = branch[-1]  # type: ignore[index]
+    head = network.head
+    stretched: list[tuple[Any, Any, float]] = [
+        (head.cv2, raw.box, 0.7),
+        (head.cv3, raw.score, 1.5),
+        (head.cv4, raw.keypoints, 0.5),
+        ([head.heatmap] if head.heatmap is not None else [], [raw.heatmap], 1.5),
+    ]
+    for branches, maps, spread in stretched:
+        for branch, found in zip(branches, maps, strict=False):
+            last = branch[-1]
             scale = spread / found.std()
             last.bias.copy_((last.bias - found.mean((0, 2, 3))) * scale)
             last.weight.mul_(scale)

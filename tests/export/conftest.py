@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch", reason="needs the trainer: torch is not ins
 from edgepose_trainer.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
 from edgepose_trainer.export.registry import formats  # noqa: E402
 from edgepose_trainer.nn import build_model  # noqa: E402
+from edgepose_trainer.nn.config import read_config  # noqa: E402
 from exporting import excited  # noqa: E402
 
 
@@ -43,9 +44,10 @@ def needs() -> Callable[[str], None]:
 def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """make_checkpoint(kpt_shape=(4, 2), nc=3) writes best.pt into a folder of its own."""
 
-    def make(kpt_shape: Sequence[int] = (17, 3), nc: int = 1, **parts: Any) -> Path:
+    def make(kpt_shape: Sequence[int] = (17, 3), nc: int = 1, heatmap: bool = False, **parts: Any) -> Path:
         torch.manual_seed(4)
-        network = excited(build_model("yolov8p-pose.yaml", kpt_shape=kpt_shape, nc=nc))
+        plan = read_config("yolov8p-pose.yaml").document | {"heatmap": heatmap}
+        network = excited(build_model(plan, kpt_shape=kpt_shape, nc=nc))
         parts = {"people": {"names": {i: f"kind{i}" for i in range(nc)}}, "settings": {"imgsz": 64}, **parts}
         path = tmp_path_factory.mktemp("export") / "best.pt"
         save_checkpoint(path, Checkpoint(network.eval(), **parts))
