@@ -9,6 +9,8 @@ ASSETS = Path(__file__).parent / "assets"
 MODEL = ASSETS / "person.tflite"
 """The default model: one person class, COCO's 17 keypoints, full int8. docs/model-card.md says what it can do."""
 
+MAX_MODEL_BYTES = 4_000_000
+
 PICTURES = (ASSETS / "astronaut.jpg", ASSETS / "photographer.jpg")
 """Photos in the public domain; assets/README.md says whose."""
 

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from edgepose.shipped import MAX_MODEL_BYTES, MODEL
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-MAX_WHEEL_BYTES = 2_000_000
+MAX_WHEEL_BYTES = 2_000_000 + MAX_MODEL_BYTES
 MODEL_SUFFIXES = {".onnx", ".tflite", ".pt", ".pth", ".bin", ".xml", ".engine", ".pte", ".param"}
 
 
@@ -88,13 +90,24 @@ def test_the_wheel_holds_every_source_file_and_no_other(members: set[str]) -> No
     assert {re.sub(r"_core\..*\.so$", "_core.so", name) for name in held} == {*sources, "edgepose/_core.so"}
 
 
-def test_the_wheel_holds_no_models_and_no_tests(members: set[str]) -> None:
-    assert [name for name in members if Path(name).suffix in MODEL_SUFFIXES or "test" in name] == []
+def test_the_wheel_holds_no_model_but_the_default_one_and_no_tests(members: set[str]) -> None:
+    others = members - {"edgepose/assets/person.tflite"}
+    assert [name for name in others if Path(name).suffix in MODEL_SUFFIXES or "test" in name] == []
+
+
+def test_wheel_and_sdist_hold_the_default_model_and_its_terms(dist: Path, members: set[str]) -> None:
+    if not MODEL.is_file():
+        pytest.skip("the default model is not made yet: edgepose/assets/person.tflite")
+    (path,) = dist.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"edgepose/assets/person.tflite", "edgepose/assets/README.md", "NOTICE"} <= names
+    assert {"edgepose/assets/person.tflite", "edgepose/assets/README.md"} <= members
 
 
 def test_the_wheel_says_its_licence_and_needs_no_torch(metadata: Message) -> None:
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert metadata.get_all("License-File") == ["LICENSE"]
+    assert metadata.get_all("License-File") == ["LICENSE", "NOTICE"]
     plain = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert sorted(re.split(r"[<>=;! ]", line)[0] for line in plain) == [
         "ai-edge-litert",
@@ -159,6 +172,15 @@ def test_the_installed_package_finds_people(site: Path, shared: Path, tmp_path: 
     model = shared / "models/movenet_single_pose_lightning_ptq.tflite"
     arguments = (str(model.resolve()), str((shared / "data/squat.bmp").resolve()))
     assert run(site, "-c", code, *arguments, EDGEPOSE_CACHE=str(tmp_path)) == "1\n"
+
+
+def test_the_installed_command_finds_people_in_the_photos_that_ship(site: Path, tmp_path: Path) -> None:
+    if not MODEL.is_file():
+        pytest.skip("the default model is not made yet: edgepose/assets/person.tflite")
+    arguments = ("predict", f"project={tmp_path}")
+    printed = run(site, str(site.parent / "edgepose"), *arguments, EDGEPOSE_CACHE=str(tmp_path / "cache"))
+    assert {path.name for path in (tmp_path / "predict").iterdir()} == {"astronaut.jpg", "photographer.jpg"}
+    assert "person" in printed
 
 
 SMALL_LETTERBOX = """

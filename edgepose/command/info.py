@@ -8,6 +8,7 @@ from typing import Any
 
 from edgepose.contract import InputSpec, ModelSpec, OutputSpec, Quantization
 from edgepose.info import ModelInfo, describe
+from edgepose.shipped import default_model
 
 _FORMATS = {"onnx": "ONNX", "openvino": "OpenVINO", "tflite": "TFLite"}
 _METADATA = {
@@ -18,9 +19,10 @@ _METADATA = {
 }
 
 
-def run(model: str, spec: str | None = None, json: bool = False) -> int:
-    """Prints the description of one model. Returns 0, or 1 where it could be described but not opened."""
-    info = describe(model, spec)
+def run(model: str | None = None, spec: str | None = None, json: bool = False) -> int:
+    """Prints the description of one model, None: the one that ships. Returns 0, or 1 where it could be described but
+    not opened."""
+    info = describe(default_model() if model is None else model, spec)
     if json:
         from json import dumps
 

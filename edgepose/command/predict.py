@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 DEFAULT_FPS = 25.0  # of a stream that does not tell its own
 _LISTED = 5
+_TABLES = 2  # so many pictures, the photos that ship among them, have a table each; more have a line each
 
 
 class Predictor(Protocol):
@@ -215,7 +216,9 @@ def _predict_all(
             result = result if classes is None else result.filter(classes=classes)
             tally.add(result)
             if frame.time is None:
-                say(result.summary() if frames.total == 1 else result.summary().partition("\n")[0], sys.stdout)
+                table = result.summary()
+                few = frames.total is not None and frames.total <= _TABLES
+                say(table if few else table.partition("\n")[0], sys.stdout)
             with guard:
                 for sink in files:
                     sink.add(frame, result)

@@ -87,11 +87,16 @@ _INFO = Verb(
     "Say what a model is, how it is fed and read, and where it comes from.",
     "edgepose.command.info:run",
     (
-        Option("model", TEXT, None, f"{_MODEL}; with the trainer a checkpoint (.pt) or a model's .yaml", required=True),
+        Option(
+            "model",
+            TEXT,
+            None,
+            f"{_MODEL}; with the trainer a checkpoint (.pt) or a model's .yaml; the one that ships if not given",
+        ),
         Option("spec", TEXT, None, "a model without metadata: a spec file (.json, .yaml) or the name of a known one"),
         Option("json", BOOL, False, "print one JSON object"),
     ),
-    ("edgepose info model=pose.onnx", "edgepose info model=pose.tflite json=true"),
+    ("edgepose info", "edgepose info model=pose.onnx", "edgepose info model=pose.tflite json=true"),
 )
 
 _BENCHMARK = Verb(
@@ -99,7 +104,7 @@ _BENCHMARK = Verb(
     "Measure latency per stage, memory and start-up of models, each case in a fresh process.",
     "edgepose.command.benchmark:run",
     (
-        Option("model", TEXT, None, _MODEL, repeated=True),
+        Option("model", TEXT, None, f"{_MODEL}; the one that ships if not given", repeated=True),
         Option("source", TEXT, None, "picture to predict on; a made-up 640x480 one if not given"),
         Option("backend", WORDS, "auto", "runtimes to try each model on", repeated=True),
         Option("threads", INTS, None, "numbers of CPU threads to try; the runtime's own choice if not given", True),

@@ -137,7 +137,7 @@ def test_task_word_is_optional_before_and_after_the_verb(words: list[str], recor
         (["predct"], "unknown verb 'predct': did you mean 'predict'?"),
         (["pose"], "no verb"),
         (["predict", "souce=x"], "unknown option 'souce': did you mean 'source'?"),
-        (["info"], '"info" needs model='),
+        (["check"], '"check" needs data='),
         (["predict", "task=detect", "source=x"], 'the task "pose" alone'),
         (["help", "benchmrk"], "did you mean 'benchmark'?"),
     ],
