@@ -13,6 +13,7 @@ from PIL import Image
 from edgepose import PoseRunner, cli, shipped
 from edgepose.artifact import read_spec
 from edgepose.benchmark import run_case
+from edgepose.coco import KEYPOINT_NAMES, SIGMAS
 
 # Read off the photos by eye, in pixels.
 PLACES = {
@@ -47,13 +48,34 @@ def test_the_default_model_fits_into_the_package(default_model: Path) -> None:
     assert default_model.stat().st_size <= shipped.MAX_MODEL_BYTES
 
 
-def test_the_default_model_is_int8_and_says_its_terms(default_model: Path) -> None:
+def test_the_default_model_is_int8_all_through(default_model: Path) -> None:
+    """The runtime's own list of tensors: int32 are biases and shapes."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(default_model))
+    kinds = {np.dtype(tensor["dtype"]).name for tensor in interpreter.get_tensor_details() if tensor["shape"].size}
+    assert kinds <= {"int8", "int32"}
+    ends = [*interpreter.get_input_details(), *interpreter.get_output_details()]
+    assert {np.dtype(tensor["dtype"]).name for tensor in ends} == {"int8"}
+
+
+def test_the_default_model_finds_cocos_keypoints_of_a_person(default_model: Path) -> None:
     spec = read_spec(default_model)
     assert spec is not None
-    assert {spec.input.dtype, *(output.dtype for output in spec.outputs)} == {"int8"}
     assert spec.people.class_names == ("person",)
+    assert spec.decoder.kpt_shape[0] == 17
+    assert spec.people.keypoint_names == KEYPOINT_NAMES
+    assert spec.people.sigmas == pytest.approx(SIGMAS)
+
+
+def test_the_default_model_says_its_terms_and_notice_names_its_data(default_model: Path) -> None:
+    spec = read_spec(default_model)
+    assert spec is not None
     assert spec.origin["license"] == "Apache-2.0"
-    assert "COCO" in spec.origin["training_data"]
+    notice = (Path(__file__).parents[2] / "NOTICE").read_text(encoding="utf-8")
+    for data in ("COCO 2017", "MPII", "LSP Extended"):
+        assert data in spec.origin["training_data"]
+        assert data in notice
 
 
 def test_the_default_model_is_as_good_as_its_export_says_the_checkpoint_is(default_model: Path) -> None:

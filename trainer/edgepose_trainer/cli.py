@@ -13,6 +13,7 @@ import yaml
 
 from edgepose.command import registry
 from edgepose.command.verbs import BOOL, FLOAT, INT, SIZE, TEXT, WORDS, Kind, Option, Verb, one_of
+from edgepose.shipped import default_model
 from edgepose_trainer.config import default_settings, default_text
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ _VAL = Verb(
     registry.TRAINER_VERBS["val"],
     "edgepose_trainer.cli:val",
     (
-        _MODEL,
+        replace(_MODEL, required=False, help=f"{_MODEL.help}; the one that ships if not given"),
         *_settings(("data", "split", "imgsz", "batch", "rect", "conf", "iou", "max_det", "device", "workers", "cache")),
         Option("amp", SETTING, False, 'mixed precision, "bf16" or "fp16": faster, the AP moves by some 0.001'),
         *_settings(("threads", "plots", "project")),
@@ -73,7 +74,7 @@ _VAL = Verb(
         *_settings(("exist_ok",)),
         _JSON,
     ),
-    ("edgepose val model=best.pt", "edgepose val model=pose.onnx data=my.yaml"),
+    ("edgepose val model=best.pt", "edgepose val model=pose.onnx data=my.yaml", "edgepose val data=my.yaml"),
     extra="train",
 )
 
@@ -200,7 +201,7 @@ def train(cfg: str | None = None, **settings: Any) -> int:
 
 
 def val(
-    model: str,
+    model: str | None = None,
     plots: bool = True,
     project: str = "runs/pose",
     name: str = "val",
@@ -213,7 +214,9 @@ def val(
     from edgepose_trainer.plots import ValPictures, draw_metrics
 
     pictures = ValPictures()
-    metrics = PoseModel(model).val(validators=[pictures] if plots else [], **settings)
+    metrics = PoseModel(default_model() if model is None else model).val(
+        validators=[pictures] if plots else [], **settings
+    )
     print(json_format.dumps(metrics.to_dict() | {"speed": metrics.speed}) if json else metrics.table())
     if plots:
         folder = new_run_folder(project, name, exist_ok)
