@@ -1,4 +1,4 @@
-"""Measures models on this board: `benchmark(...)` gives latency per stage, memory and start-up of each case."""
+"""Measures models on this board: `benchmark(...)` gives latency per stage, memory, start-up, size, AP of each case."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
+from edgepose.benchmark.accuracy import check_trainer
 from edgepose.benchmark.case import STAGES, load_source
+from edgepose.benchmark.models import find_models, needs_trainer
 from edgepose.benchmark.report import BenchmarkReport, CaseResult, StageTimes
 from edgepose.benchmark.trust import doubts
 from edgepose.child import child_command
@@ -18,6 +20,8 @@ from edgepose.doctor import board_facts, package_versions
 from edgepose.doctor.advice import Finding, busy_findings
 from edgepose.doctor.board import load
 from edgepose.doctor.files import Files
+from edgepose.info import size_of
+from edgepose.shipped import MODEL
 
 __all__ = ["BenchmarkReport", "CaseResult", "StageTimes", "benchmark"]
 
@@ -28,6 +32,7 @@ def benchmark(
     models: str | os.PathLike[str] | Sequence[str | os.PathLike[str] | None] | None,
     *,
     source: str | os.PathLike[str] | None = None,
+    data: str | os.PathLike[str] | None = None,
     backend: str | Sequence[str] = "auto",
     threads: int | Sequence[int | None] | None = None,
     imgsz: int | Sequence[int] | None = None,
@@ -44,9 +49,12 @@ def benchmark(
     """Times every model on every backend with every number of threads, one after the other, each in a fresh process.
 
     Args:
-        models: one or several paths; None is the model that `PoseRunner()` loads.
+        models: one or several paths, globs, folders of models, or checkpoints, which bring the exports beside them;
+            None is the model that `PoseRunner()` loads.
         source: a picture's path or URL; without it a made-up 640x480 picture, in which there are no people to decode.
-        backend, threads: one or several. imgsz, device, precision, spec, conf: as `PoseRunner` takes them.
+        data: a data YAML: the AP on its validation pictures is measured too, which needs the trainer half.
+        backend, threads: one or several; a model that the trainer half runs has one case, with its own.
+        imgsz, device, precision, spec, conf: as `PoseRunner` takes them.
         runs: timed predictions. warmup: predictions before them, at least 1.
         timeout: seconds after which a case is given up.
         on_case: called with each case as soon as it is done.
@@ -57,13 +65,16 @@ def benchmark(
 
     Raises:
         ValueError: no model, or runs, warmup or timeout below their least. FileNotFoundError: no such source.
+        ImportError: data without the trainer half.
     """
-    asked = _several(models)
+    asked = _found(models)
     if not asked or runs < 1 or warmup < 1 or timeout <= 0:
         raise ValueError(
             f"expected a model, runs and warmup of at least 1 and a timeout above 0; got models={models!r}, "
             f"runs={runs}, warmup={warmup}, timeout={timeout}"
         )
+    if data is not None:
+        check_trainer()
     picture = None if source is None else os.fspath(source)
     load_source(picture)
     files = Files(root)
@@ -73,22 +84,45 @@ def benchmark(
     cases: list[CaseResult] = []
     interrupted = False
     try:
-        for model, name, count in product(asked, _several(backend), _several(threads)):
-            cases.append(run_case(model, name, count, request, timeout))
-            if on_case is not None:
-                on_case(cases[-1])
+        for model in asked:
+            accuracy = {} if data is None else measure_accuracy(model, os.fspath(data), imgsz, timeout)
+            for name, count in _ways(model, backend, threads):
+                cases.append(run_case(model, name, count, request, timeout, accuracy))
+                if on_case is not None:
+                    on_case(cases[-1])
     except KeyboardInterrupt:
         if not cases:
             raise
         interrupted = True
     warnings = [*busy, *doubts(before, board_facts(files), cases)]
-    settings = {"source": picture, "runs": runs, "warmup": warmup, **options}
+    labels = None if data is None else os.fspath(data)
+    settings = {"source": picture, "data": labels, "runs": runs, "warmup": warmup, **options}
     return BenchmarkReport(tuple(cases), settings, before, tuple(warnings), interrupted)
 
 
 def count_cases(models: Any, backend: Any, threads: Any) -> int:
     """How many cases these make."""
-    return len(_several(models)) * len(_several(backend)) * len(_several(threads))
+    return sum(len(_ways(model, backend, threads)) for model in _found(models))
+
+
+def _found(models: Any) -> list[str | None]:
+    """Every model once; None is one too."""
+    words = _several(models)
+    return list(dict.fromkeys(path for word in words for path in ([None] if word is None else find_models(word))))
+
+
+def _ways(model: str | None, backend: Any, threads: Any) -> list[tuple[str, int | None]]:
+    """The runtimes and numbers of threads that a model is timed with."""
+    return [("auto", None)] if needs_trainer(model) else list(product(_several(backend), _several(threads)))
+
+
+def measure_accuracy(
+    model: str | None, data: str, imgsz: int | Sequence[int] | None, timeout: float, command: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The AP of a model, measured in a child process: {"ap": …}, or {"ap_problem": why there is none}."""
+    document = json.dumps({"model": model or str(MODEL), "data": data, "imgsz": imgsz})
+    answer = _ask(command or child_command("edgepose.benchmark.accuracy"), document, timeout)
+    return {"ap": answer["ap"]} if answer["status"] == "ok" else {"ap_problem": answer["detail"]}
 
 
 def run_case(
@@ -97,10 +131,13 @@ def run_case(
     threads: int | None,
     request: dict[str, Any],
     timeout: float,
+    accuracy: Mapping[str, Any] | None = None,
     command: Sequence[str] = (),
 ) -> CaseResult:
     """Measures one case in a child process: `edgepose.benchmark.case`, or what a test puts in its place."""
     name = None if model is None else os.fspath(model)
+    path = name or str(MODEL)
+    size = {"size_bytes": size_of(path)} if os.path.exists(path) else {}
     options = {**request["options"], "backend": backend, "threads": threads}
     document = {**request, "model": name, "options": options, "spawned_at": time.monotonic()}
     answer = _ask(command or child_command("edgepose.benchmark.case"), json.dumps(document), timeout)
@@ -111,7 +148,7 @@ def run_case(
         threads=threads,
         status=answer.pop("status"),
         detail=answer.pop("detail", ""),
-        facts=answer,
+        facts={**answer, **size, **(accuracy or {})},
         stages={stage: StageTimes(tuple(samples[stage])) for stage in STAGES if stage in samples},
     )
 

@@ -9,10 +9,13 @@ import json
 import os
 import resource
 import sys
+from collections.abc import Callable
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from edgepose.benchmark.models import needs_trainer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,9 +34,7 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
     started = monotonic()
     picture, color = load_source(request["source"])
     loading = perf_counter()
-    from edgepose.runner import PoseRunner
-
-    runner = PoseRunner(request["model"], **request["options"])
+    runner = _open(request["model"], request["options"])
     loaded = perf_counter()
     first = runner.predict(picture, color=color)
     load_ms, first_ms = (loaded - loading) * 1e3, (perf_counter() - loaded) * 1e3
@@ -51,6 +52,20 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         "peak_mb": peak_memory_mb(),
         "samples": samples,
     }
+
+
+def _open(model: str | None, options: dict[str, Any]) -> PoseRunner:
+    """The model by `PoseRunner`; by the trainer half, with its own threads, where only that has the runtime."""
+    if not needs_trainer(model):
+        from edgepose.runner import PoseRunner
+
+        return PoseRunner(model, **options)
+    from edgepose import PoseModel
+
+    given = {name: options[name] for name in ("imgsz", "conf") if options[name] is not None}
+    if options["device"] != "auto":
+        given["device"] = options["device"]
+    return PoseModel(str(model)).runner(**given)
 
 
 def time_predictions(runner: PoseRunner, picture: NDArray[np.uint8], color: str, runs: int) -> dict[str, list[float]]:
@@ -88,15 +103,20 @@ def peak_memory_mb() -> float:
 
 
 def main() -> None:
+    serve(measure)
+
+
+def serve(measured: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Answers the JSON request on standard input with JSON on standard output; an exception is an answer too."""
     # Runtimes write to file descriptor 1 too: the answer keeps it for itself, they get the error output.
     answer_to = os.dup(1)
     os.dup2(2, 1)
     with os.fdopen(answer_to, "w") as output:
-        json.dump(_answer(json.load(sys.stdin)), output)
+        json.dump(_answer(measured, json.load(sys.stdin)), output)
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
+def _answer(measured: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
     try:
-        return {"status": "ok", **measure(request)}
+        return {"status": "ok", **measured(request)}
     except Exception as error:
         return {"status": "failed", "detail": f"{type(error).__name__}: {error}"}

@@ -15,7 +15,6 @@ from edgepose.doctor.advice import Finding
 
 PERCENTILES: Final = (50, 90, 99)
 _HEAD: Final = ("model", "runtime", "threads", "input", "stage")
-_TAIL: Final = ("load", "first", "start", "MB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,8 @@ class CaseResult:
     """One model on one runtime with one number of threads.
 
     backend, threads: as asked for ("auto", None: the runtime's own choice). facts: what the child process said besides
-    its samples: runtime, input_size (height, width), picture_size, people, load_ms, first_ms, start_ms, peak_mb.
+    its samples: runtime, input_size (height, width), picture_size, people, load_ms, first_ms, start_ms, peak_mb; and
+    size_bytes of the model's file or folder; ap, or ap_problem, where labelled pictures were given.
     stages: preprocess, inference, decode, total. detail: why a case that is not "ok" gave nothing.
     """
 
@@ -68,6 +68,11 @@ class CaseResult:
     @property
     def runtime(self) -> str:
         return str(self.facts.get("runtime", self.backend))
+
+    @property
+    def ap(self) -> float | None:
+        """OKS AP on the labelled pictures; None where it was not, or could not be, measured."""
+        return self.facts.get("ap")
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -147,11 +152,14 @@ class BenchmarkReport:
             "first",
             "start",
             "MB",
+            "disk",
+            *(["AP"] if any(case.ap is not None for case in self.cases) else []),
         ]
         rows = [row for case in self.cases if case.status == "ok" for row in _case_rows(case)]
         lines = _aligned([head, *rows]) if rows else []
-        failed = (case for case in self.cases if case.status != "ok")
-        return "\n".join([*lines, *(f"{case_name(case)}: {case.status}: {case.detail}" for case in failed)])
+        failed = [f"{case_name(case)}: {case.status}: {case.detail}" for case in self.cases if case.status != "ok"]
+        unknown = {case.model: case.facts["ap_problem"] for case in self.cases if "ap_problem" in case.facts}
+        return "\n".join([*lines, *failed, *(f"{short_name(model)}: no AP: {why}" for model, why in unknown.items())])
 
 
 def case_name(case: CaseResult) -> str:
@@ -170,6 +178,8 @@ def _case_rows(case: CaseResult) -> Iterator[list[str]]:
     size = "x".join(str(side) for side in case.facts["input_size"] or ()) or "dynamic"
     head = [short_name(case.model), case.runtime, str(case.threads or "auto"), size]
     tail = [f"{case.facts[name]:.0f}" for name in ("load_ms", "first_ms", "start_ms", "peak_mb")]
+    tail.append(f"{case.facts['size_bytes'] / 1e6:.1f}")
+    tail += [] if case.ap is None else [f"{case.ap:.3f}"]
     # The whole first, with what belongs to the case; its stages below.
     for stage in ("total", *(name for name in case.stages if name != "total")):
         times = case.stages[stage]
@@ -180,6 +190,8 @@ def _case_rows(case: CaseResult) -> Iterator[list[str]]:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    columns = max(len(row) for row in rows)
+    rows = [[*row, *[""] * (columns - len(row))] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

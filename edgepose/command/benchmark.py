@@ -16,6 +16,7 @@ from edgepose.modelfiles.files import write_atomically
 def run(
     model: Sequence[str] | None = None,
     source: str | None = None,
+    data: str | None = None,
     backend: Sequence[str] = ("auto",),
     threads: Sequence[int] | None = None,
     imgsz: int | Sequence[int] | None = None,
@@ -41,6 +42,7 @@ def run(
         report = benchmark(
             model,
             source=source,
+            data=data,
             backend=backend,
             threads=threads,
             imgsz=imgsz,
@@ -73,7 +75,7 @@ def report_text(report: BenchmarkReport) -> str:
         *board_lines(dict(report.board)),
         f"{'packages:':<14}{packages_text(report.board['packages'])}",
         "",
-        f"{settings['runs']} predictions on {picture}; times in ms, memory (MB) at its peak",
+        f"{settings['runs']} predictions on {picture}; times in ms, memory at its peak (MB) and disk in 10^6 bytes",
         report.table(),
     ]
     if report.warnings:
@@ -83,14 +85,17 @@ def report_text(report: BenchmarkReport) -> str:
 
 
 def write_files(report: BenchmarkReport, folder: Path, *, save: bool, plot: bool) -> list[Path]:
-    """Writes benchmark.json, benchmark.csv and benchmark.png; returns what was written."""
+    """Writes benchmark.json, benchmark.csv and benchmark.png, and accuracy.png where AP was measured; returns what was
+    written."""
     contents: dict[str, str | bytes] = {}
     if save:
         contents |= {"benchmark.json": report.to_json(), "benchmark.csv": report.to_csv()}
     if plot:
-        from edgepose.benchmark.plot import draw
+        from edgepose.benchmark.plot import draw, draw_accuracy
 
         contents["benchmark.png"] = draw(report)
+        if any(case.status == "ok" and case.ap is not None for case in report.cases):
+            contents["accuracy.png"] = draw_accuracy(report)
     for name, content in contents.items():
         write_atomically(str(folder / name), [content.encode() if isinstance(content, str) else content])
     return [folder / name for name in contents]

@@ -101,11 +101,19 @@ _INFO = Verb(
 
 _BENCHMARK = Verb(
     "benchmark",
-    "Measure latency per stage, memory and start-up of models, each case in a fresh process.",
+    "Measure latency per stage, memory, size and accuracy of models, each case in a fresh process.",
     "edgepose.command.benchmark:run",
     (
-        Option("model", TEXT, None, f"{_MODEL}; the one that ships if not given", repeated=True),
+        Option(
+            "model",
+            TEXT,
+            None,
+            f"{_MODEL}; a folder or glob of them; with the trainer a checkpoint (.pt) and the exports beside it; "
+            "the one that ships if not given",
+            repeated=True,
+        ),
         Option("source", TEXT, None, "picture to predict on; a made-up 640x480 one if not given"),
+        Option("data", TEXT, None, "data YAML: measure the AP on its validation pictures too (needs the trainer)"),
         Option("backend", WORDS, "auto", "runtimes to try each model on", repeated=True),
         Option("threads", INTS, None, "numbers of CPU threads to try; the runtime's own choice if not given", True),
         *_RUNNER_OPTIONS,
@@ -114,7 +122,12 @@ _BENCHMARK = Verb(
         Option("warmup", INT, 10, "predictions before the timed ones, the first is timed by itself"),
         Option("timeout", FLOAT, 600.0, "seconds after which a case is given up"),
         Option("save", BOOL, True, "write benchmark.json and benchmark.csv into the run's folder"),
-        Option("plot", BOOL, None, "write benchmark.png (extra [plot]); if not given: when matplotlib is there"),
+        Option(
+            "plot",
+            BOOL,
+            None,
+            "write benchmark.png and accuracy.png (extra [plot]); if not given: when matplotlib is there",
+        ),
         Option("json", BOOL, False, "print one JSON object"),
         Option("name", TEXT, "benchmark", "name of the run's folder"),
         *_FOLDER_OPTIONS,
@@ -122,6 +135,7 @@ _BENCHMARK = Verb(
     (
         "edgepose benchmark model=pose.onnx model=pose.tflite threads=1,4",
         "edgepose benchmark model=pose.onnx backend=onnxruntime,openvino source=photo.jpg",
+        "edgepose benchmark model=best.pt data=my.yaml source=photo.jpg",
     ),
 )
 
@@ -179,7 +193,7 @@ def find_verb(name: str, models: Iterable[str] = ()) -> Verb:
     if name in TRAINER_VERBS:
         return _trainer_verbs(name)[name]
     checkpoint = next((model for model in models if model.lower().rstrip("/").endswith(TRAINER_FILES)), None)
-    if checkpoint is None:
+    if checkpoint is None or name == _BENCHMARK.name:  # each of its cases finds the half that runs it
         return VERBS[name]
     verbs = _trainer_verbs(name)
     if name not in verbs:

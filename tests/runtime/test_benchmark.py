@@ -14,7 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgepose.benchmark import BenchmarkReport, CaseResult, StageTimes, benchmark, case, count_cases, run_case
+from edgepose.benchmark import (
+    BenchmarkReport,
+    CaseResult,
+    StageTimes,
+    benchmark,
+    case,
+    count_cases,
+    measure_accuracy,
+    run_case,
+)
+from edgepose.benchmark.models import find_models
 from edgepose.benchmark.report import short_name
 from edgepose.benchmark.trust import doubts
 from edgepose.command.benchmark import report_text, run, write_files
@@ -29,7 +39,7 @@ def board(root: Path = Path("/nowhere")) -> dict[str, Any]:
     return {**board_facts(Files(root)), "packages": {"onnxruntime": "1.20.0", "openvino": None}}
 
 
-def a_case(total: list[float], model: str = "models/a.onnx", threads: int | None = 2) -> CaseResult:
+def a_case(total: list[float], model: str = "models/a.onnx", threads: int | None = 2, **more: Any) -> CaseResult:
     facts = {
         "runtime": "onnxruntime",
         "input_size": [320, 320],
@@ -39,6 +49,8 @@ def a_case(total: list[float], model: str = "models/a.onnx", threads: int | None
         "first_ms": 20.0,
         "start_ms": 150.0,
         "peak_mb": 90.0,
+        "size_bytes": 13_300_000,
+        **more,
     }
     shares = {"preprocess": 0.1, "inference": 0.8, "decode": 0.1, "total": 1.0}
     stages = {stage: StageTimes(tuple(share * value for value in total)) for stage, share in shares.items()}
@@ -65,13 +77,24 @@ def test_percentiles_mean_and_throughput_are_those_of_numpy() -> None:
 def test_table_has_a_line_a_stage_and_the_reason_of_each_failure() -> None:
     lines = report(a_case([10.0] * 20), failed_case()).table().splitlines()
     assert lines[0] == (
-        "model   runtime      threads  input    stage         p50    p90    p99   mean   per s  load  first  start  MB"
+        "model   runtime      threads  input    stage         p50    p90    p99   mean   per s"
+        "  load  first  start  MB  disk"
     )
     assert lines[1] == (
-        "a.onnx  onnxruntime  2        320x320  total       10.00  10.00  10.00  10.00   100.0    50     20    150  90"
+        "a.onnx  onnxruntime  2        320x320  total       10.00  10.00  10.00  10.00   100.0"
+        "    50     20    150  90  13.3"
     )
     assert [line.split()[0] for line in lines[2:5]] == ["preprocess", "inference", "decode"]
     assert lines[5] == "b.tflite (auto): crashed: exit code -11"
+
+
+def test_table_has_a_column_of_ap_where_it_was_measured_and_says_why_where_not() -> None:
+    failed = a_case([1.0], "b.onnx", ap_problem="no such data")
+    lines = report(a_case([10.0] * 20, ap=0.3457), failed).table().splitlines()
+    assert lines[0].split()[-3:] == ["MB", "disk", "AP"]
+    assert lines[1].split()[-3:] == ["90", "13.3", "0.346"]
+    assert lines[5].split()[-2:] == ["90", "13.3"]
+    assert lines[-1] == "b.onnx: no AP: no such data"
 
 
 def test_csv_has_a_row_a_case_with_every_figure() -> None:
@@ -117,7 +140,7 @@ def test_short_name_is_the_last_part_of_the_path(model: str, name: str) -> None:
 )
 def test_case_that_dies_hangs_or_babbles_is_reported(code: str, status: str, detail: str) -> None:
     timeout = 0.5 if status == "timeout" else 30
-    result = run_case("x.onnx", "auto", None, REQUEST, timeout, [sys.executable, "-c", code])
+    result = run_case("x.onnx", "auto", None, REQUEST, timeout, command=[sys.executable, "-c", code])
     assert (result.status, result.stages) == (status, {})
     assert detail in result.detail
 
@@ -192,6 +215,59 @@ def test_cases_are_the_product_of_models_backends_and_threads() -> None:
     assert count_cases(None, "auto", None) == 1
 
 
+def files(folder: Path, *names: str) -> list[str]:
+    """Empty models, by their first bytes, and what is none."""
+    heads = {".onnx": b"\x08\x0a\x12\x00", ".tflite": b"\x1c\x00\x00\x00TFL3", ".xml": b"<?xml version='1.0'?><net"}
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(heads.get(path.suffix, b"text"))
+    return [str(folder / name) for name in names]
+
+
+def test_checkpoint_brings_the_exports_beside_it(tmp_path: Path) -> None:
+    checkpoint, *exports = files(tmp_path, "best.pt", "best.onnx", "best_int8.tflite")
+    files(tmp_path, "best_ncnn_model/model.ncnn.param", "best.onnx.log", "last.onnx", "best2.tflite", "best_old.pt")
+    assert find_models(checkpoint) == [checkpoint, exports[0], exports[1], str(tmp_path / "best_ncnn_model")]
+
+
+def test_folder_and_glob_stand_for_the_models_in_them(tmp_path: Path) -> None:
+    models = files(tmp_path, "a.onnx", "b.tflite", "c.pt")
+    files(tmp_path, "notes.txt", "plan.yaml")
+    assert find_models(tmp_path) == models
+    assert find_models(f"{tmp_path}/[ab]*") == models[:2]
+
+
+def test_name_that_stands_for_one_model_stays_itself(tmp_path: Path) -> None:
+    (model,) = files(tmp_path, "a.onnx")
+    assert find_models(model) == [model]
+    assert find_models(tmp_path / "gone.onnx") == [str(tmp_path / "gone.onnx")]
+
+
+def test_folder_or_glob_without_a_model_is_refused(tmp_path: Path) -> None:
+    files(tmp_path, "notes.txt")
+    for name in (str(tmp_path), f"{tmp_path}/*"):
+        with pytest.raises(ValueError, match="there is no model in"):
+            find_models(name)
+
+
+def test_model_that_the_trainer_runs_is_one_case(tmp_path: Path) -> None:
+    checkpoint, _ = files(tmp_path, "best.pt", "best.onnx")
+    assert count_cases(checkpoint, "auto", [1, 2]) == 1 + 2
+
+
+def test_data_without_the_trainer_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgepose.benchmark.accuracy.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"data= measures AP.*edgepose\[train\]"):
+        benchmark("a.onnx", data="my.yaml")
+
+
+def test_accuracy_that_cannot_be_measured_says_why() -> None:
+    code = "import json, sys; json.dump({'status': 'failed', 'detail': 'no such data'}, sys.stdout)"
+    found = measure_accuracy("a.onnx", "my.yaml", None, 30, [sys.executable, "-c", code])
+    assert found == {"ap_problem": "no such data"}
+
+
 def heat(tmp_path: Path, millidegrees: int, throttled: int = 0, governor: str = "performance") -> dict[str, Any]:
     files = {
         "sys/class/thermal/thermal_zone0/type": "cpu-thermal",
@@ -246,6 +322,18 @@ def test_plot_is_a_picture_of_every_stage(tmp_path: Path) -> None:
         assert len(picture.convert("RGB").getcolors(1 << 20) or ()) > 100
 
 
+def test_plot_of_accuracy_is_written_where_ap_is_known(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from PIL import Image
+
+    cases = [a_case([10.0 * k] * 20, f"m{k}.onnx", ap=0.3 + 0.01 * k) for k in (1, 2)]
+    paths = write_files(report(*cases, a_case([5.0] * 20)), tmp_path, save=False, plot=True)
+    assert [path.name for path in paths] == ["benchmark.png", "accuracy.png"]
+    with Image.open(tmp_path / "accuracy.png") as picture:
+        assert picture.width > 800
+        assert len(picture.convert("RGB").getcolors(1 << 20) or ()) > 100
+
+
 def test_report_for_people_has_the_board_the_table_and_the_warnings(tmp_path: Path) -> None:
     facts = heat(tmp_path, 95000)
     warnings = tuple(doubts(facts, facts, []))
@@ -283,6 +371,7 @@ def test_real_model_is_measured_by_the_command(onnx_model: Path, shared: Path, t
     stages = measured["stages"]
     parts = [stages[stage]["mean_ms"] for stage in ("preprocess", "inference", "decode")]
     assert sum(parts) <= stages["total"]["mean_ms"] <= sum(parts) * 1.2 + 1
+    assert measured["size_bytes"] == onnx_model.stat().st_size
     assert measured["start_ms"] > measured["load_ms"] + measured["first_ms"] > stages["total"]["min_ms"]
     assert 50 < measured["peak_mb"] < 400
     assert document["board"]["packages"]["onnxruntime"]

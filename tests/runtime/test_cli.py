@@ -269,7 +269,7 @@ def test_missing_trainer_names_the_extra(monkeypatch: pytest.MonkeyPatch, capsys
 def test_checkpoint_that_a_verb_does_not_take_is_an_error_that_names_it(
     trainer: types.ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["benchmark", "model=best.pt"]) == 1
+    assert cli.main(["demo", "model=best.pt"]) == 1
     assert "takes models that a runtime runs (.onnx, .tflite …), got best.pt" in capsys.readouterr().err
 
 

@@ -158,7 +158,8 @@ class PoseModel:
         if config.threads:
             torch.set_num_threads(config.threads)
         if self.checkpoint is None:
-            runner = self.runner(conf=config.conf, iou=config.iou, max_det=config.max_det, clip=False)
+            size = {"imgsz": settings["imgsz"]} if settings.get("imgsz") is not None else {}
+            runner = self.runner(conf=config.conf, iou=config.iou, max_det=config.max_det, clip=False, **size)
             self.metrics = validate_runner(runner, dataset, dataset_config, validators)
             return self.metrics
         self._check_shape(dataset_config)

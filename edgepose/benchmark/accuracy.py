@@ -1,0 +1,34 @@
+"""The AP of a model on labelled pictures, in a process of its own: `main()` reads JSON and prints JSON.
+
+Labels are read, and people matched with them, by the trainer half.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+from edgepose.benchmark.case import serve
+
+
+def check_trainer() -> None:
+    """Raises ImportError naming the extra where AP cannot be measured here."""
+    missing = [name for name in ("edgepose_trainer", "torch", "faster_coco_eval") if find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f"data= measures AP, which needs the trainer here, and {missing[0]} is not installed: "
+            'pip install "edgepose[train]"; without data= latency, memory and size are measured'
+        )
+
+
+def measure(request: dict[str, Any]) -> dict[str, Any]:
+    """The OKS AP of request["model"] on the validation pictures of request["data"], as `edgepose val` measures it."""
+    from edgepose import PoseModel
+
+    size = {} if request["imgsz"] is None else {"imgsz": request["imgsz"]}
+    metrics = PoseModel(request["model"]).val(data=request["data"], conf=0.001, amp=False, **size)
+    return {"ap": metrics.pose.map}
+
+
+def main() -> None:
+    serve(measure)
