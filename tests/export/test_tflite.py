@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgepose_trainer.export import verify
-from edgepose_trainer.export.formats import edgetpu
+from edgepose_trainer.export import export_model, verify
+from edgepose_trainer.export.formats import edgetpu, tflite
+from edgepose_trainer.export.ranges import METHODS
+from edgepose_trainer.export.sensitive import Finding
 from edgepose_trainer.model import PoseModel
 from exporting import assert_same_people, people_of_artifact, people_of_checkpoint
 
@@ -76,6 +78,52 @@ def test_int8_finds_mostly_the_same(int8: Path, person: Path, people_data: Path)
     assert parity.score_p50 < 0.15
 
 
+@pytest.mark.parametrize("method", ["minmax", "percentile", "mse"])
+def test_each_way_to_find_ranges_is_its_own_in_file_and_cache(
+    method: str, int8: Path, person: Path, people_data: Path, tmp_path: Path
+) -> None:
+    path = PoseModel(person).export(
+        "tflite", int8=True, calibration=method, data=people_data, verify=False, out=tmp_path
+    )
+    spec = read_spec(path)
+    assert spec is not None
+    assert spec.origin["calibration"]["method"] == method
+    assert spec.origin["quantization"]["ranges"] == METHODS[method]
+    default = read_spec(int8)
+    assert default is not None
+    assert [output.quantization for output in spec.outputs] != [output.quantization for output in default.outputs]
+
+
+def test_pictures_are_taken_without_rounding(int8: Path) -> None:
+    spec = read_spec(int8)
+    assert spec is not None
+    assert spec.input.quantization is not None
+    assert spec.input.quantization.scale == pytest.approx(1 / 255, rel=1e-6)
+    assert spec.input.quantization.zero_point == -128
+
+
+def test_mixed_keeps_the_last_convolutions_in_float_of_roles_where_that_pays(
+    person: Path, people_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keypoints_alone(roles: tuple[str, ...], *people: Any) -> list[Finding]:
+        assert [len(results) for results in people] == [6, 6, 6]  # of each calibration picture
+        return [Finding(role, 1.0, 0.5 if role == "keypoints" else 1.0) for role in roles]
+
+    monkeypatch.setattr(tflite, "find_sensitive", keypoints_alone)
+    lines: list[str] = []
+    checkpoint = PoseModel(person).exportable()
+    path = export_model(
+        checkpoint, person, "tflite", int8="mixed", data=people_data, out=tmp_path, verify=False, report=lines.append
+    )
+    assert path.name == "best_mixed.tflite"
+    assert [line.split()[0] for line in lines if line.endswith("kept in float")] == ["keypoints"]
+    spec = read_spec(path)
+    assert spec is not None
+    assert {output.role for output in spec.outputs if output.dtype == "float32"} == {"keypoints"}
+    assert {output.role for output in spec.outputs if output.dtype == "int8"} == {"box", "score", "visibility"}
+    assert spec.input.dtype == "int8"
+
+
 COMPILER = """#!/bin/sh
 if [ "$1" = --version ]; then echo "Edge TPU Compiler version 16.0"; exit 0; fi
 [ "$1 $2 $3" = "-s -a -o" ] || exit 7
@@ -114,8 +162,6 @@ def test_the_compiler_is_called_and_its_file_carries_the_metadata(
 def test_without_the_compiler_the_file_is_ready_and_the_command_told(
     person: Path, people_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgepose_trainer.export import export_model
-
     monkeypatch.setenv("PATH", "/nowhere")
     lines: list[str] = []
     checkpoint = PoseModel(person).exportable()

@@ -80,7 +80,7 @@ _VAL = Verb(
 
 
 def _int8(text: str) -> bool | str:
-    return "dynamic" if text == "dynamic" else bool(BOOL.parse(text))
+    return text if text in ("mixed", "dynamic") else bool(BOOL.parse(text))
 
 
 _EXPORT = Verb(
@@ -92,10 +92,15 @@ _EXPORT = Verb(
         Option("format", TEXT, "onnx", "format of the artifact; edgepose export prints them all"),
         Option("imgsz", SIZE, None, "input size in pixels; the checkpoint's own if not given"),
         Option("half", BOOL, False, "float16"),
-        Option("int8", Kind("true|false|dynamic", _int8), False, "static int8; dynamic: int8 weights alone"),
+        Option(
+            "int8",
+            Kind("true|false|mixed|dynamic", _int8),
+            False,
+            "static int8; mixed: sensitive layers in float; dynamic: int8 weights alone",
+        ),
         Option("data", TEXT, None, "data YAML for calibration and comparison; the one trained on if not given"),
         Option("fraction", FLOAT, None, "share of the training pictures to calibrate on; 200 pictures if not given"),
-        Option("calibration", TEXT, "auto", "ranges of int8: auto (the format's best), minmax or percentile"),
+        Option("calibration", TEXT, "auto", "ranges of int8: auto (the format's best), minmax, percentile or mse"),
         Option("dynamic", BOOL, False, "any input size and batch"),
         Option("batch", INT, 1, "pictures at once"),
         Option("layout", TEXT, "edgepose", "edgepose: raw heads; ultralytics: their decoded tensor and metadata"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgepose.options import unknown_option
+from edgepose_trainer.export.calibration import CALIBRATED
 from edgepose_trainer.export.registry import COMMON_ARGUMENTS, Format, find_format, formats
 
 DEFAULTS: dict[str, Any] = {
@@ -29,6 +30,9 @@ DEFAULTS: dict[str, Any] = {
 }
 """Every argument of an export with its default; docs/export.md says what each means."""
 
+INT8_WORDS = ("mixed", "dynamic")
+"""What int8 may say beside true and false."""
+
 LAYOUTS = ("edgepose", "ultralytics")
 MAX_SIDE, MAX_BATCH = 8192, 1024
 OPSETS = (13, 23)
@@ -38,8 +42,8 @@ OPSETS = (13, 23)
 class Arguments:
     """Checked arguments. size: (height, width) of the input, None for the checkpoint's own.
 
-    precision: "float32", "float16", "int8" (static, weights and activations) or "dynamic" (int8 weights, ranges of
-    activations found while running).
+    precision: "float32", "float16", "int8" (static, weights and activations), "mixed" (the same, but sensitive last
+    convolutions in float) or "dynamic" (int8 weights, ranges of activations found while running).
     """
 
     format: Format
@@ -73,7 +77,7 @@ def check_arguments(format: str, given: Mapping[str, Any]) -> Arguments:
     _check_flags(values)
     layout = _choice(values, "layout", LAYOUTS)
     precision = _precision(found, values)
-    if layout == "ultralytics" and precision in ("int8", "dynamic"):
+    if layout == "ultralytics" and precision in (*CALIBRATED, "dynamic"):
         raise ValueError(
             "layout=ultralytics with int8: pixels and scores in one int8 tensor share one scale, and the scores "
             "collapse (AP 0.000 where raw heads keep 0.342); leave layout out, PoseRunner reads raw heads by itself"
@@ -116,8 +120,8 @@ def _check_flags(values: Mapping[str, Any]) -> None:
     for name in ("half", "dynamic", "simplify", "verify"):
         if not isinstance(values[name], bool):
             raise TypeError(f"{name}={values[name]!r}: expected true or false")
-    if values["int8"] not in (True, False, "dynamic"):
-        raise ValueError(f"int8={values['int8']!r}: expected true, false or dynamic (int8 weights alone)")
+    if values["int8"] not in (True, False, *INT8_WORDS):
+        raise ValueError(f"int8={values['int8']!r}: expected true, false, mixed or dynamic (int8 weights alone)")
     if values["half"] and values["int8"]:
         raise ValueError("half=true and int8=true: choose one precision")
     if values["dynamic"] and values["batch"] != 1:
@@ -126,7 +130,7 @@ def _check_flags(values: Mapping[str, Any]) -> None:
 
 def _precision(found: Format, values: Mapping[str, Any]) -> str:
     int8 = values["int8"]
-    precision = "dynamic" if int8 == "dynamic" else "int8" if int8 else "float16" if values["half"] else "float32"
+    precision = str(int8) if int8 in INT8_WORDS else "int8" if int8 else "float16" if values["half"] else "float32"
     if found.name == "edgetpu" and precision == "float32":
         return "int8"  # the Edge TPU computes in nothing else
     if precision == "int8" and "int8" not in found.precisions and "dynamic" in found.precisions:
@@ -162,7 +166,7 @@ def _fraction(value: Any, precision: str) -> float | None:
         raise TypeError(f"fraction={value!r}: expected a number above 0, at most 1")
     if not 0 < value <= 1:
         raise ValueError(f"fraction={value}: expected a number above 0, at most 1")
-    if precision != "int8":
+    if precision not in CALIBRATED:
         raise ValueError(f"fraction={value}: the share of the training pictures that int8=true calibrates on")
     return float(value)
 

@@ -21,6 +21,9 @@ PICTURES = 200
 
 PERCENTILE = 99.99
 
+CALIBRATED = ("int8", "mixed")
+"""The precisions whose ranges are found on pictures."""
+
 
 @dataclass(frozen=True)
 class Calibration:

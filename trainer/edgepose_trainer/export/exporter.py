@@ -17,7 +17,7 @@ from edgepose.contract import ModelSpec
 from edgepose_trainer.checkpoint import Checkpoint
 from edgepose_trainer.data import DataConfig, load_data_config
 from edgepose_trainer.export.arguments import Arguments, check_arguments, check_folder
-from edgepose_trainer.export.calibration import Calibration, load_calibration
+from edgepose_trainer.export.calibration import CALIBRATED, Calibration, load_calibration
 from edgepose_trainer.export.job import Converted, Job, Report, chatter_to, move_into_place, working_folder
 from edgepose_trainer.export.parity import TOLERANCES, Parity, ParityError, advice, compare, verification_data
 from edgepose_trainer.export.registry import format_of_artifact
@@ -137,7 +137,7 @@ def _data(checkpoint: Checkpoint, asked: Arguments) -> DataConfig | None:
 
 
 def _calibration(checkpoint: Checkpoint, asked: Arguments, size: tuple[int, int], report: Report) -> Calibration | None:
-    if asked.precision != "int8":
+    if asked.precision not in CALIBRATED:
         return None
     data = _data(checkpoint, asked)
     if data is None:

@@ -18,6 +18,7 @@ from edgepose.result import PoseResult
 from edgepose.runner import PoseRunner
 from edgepose_trainer.data import DataConfig, PoseDataset, build_dataset
 from edgepose_trainer.data.files import cache_dir, write_whole
+from edgepose_trainer.export.calibration import CALIBRATED
 from edgepose_trainer.metrics import Evaluator, Found
 from edgepose_trainer.validate import truth_of
 
@@ -47,6 +48,7 @@ TOLERANCES = {
     "float16": Tolerance(0.99, 1.5, 0.005, 0.002),
     "dynamic": Tolerance(0.95, 12.0, 0.03, 0.010),
     "int8": Tolerance(0.90, 25.0, 0.04, 0.010),
+    "mixed": Tolerance(0.90, 25.0, 0.04, 0.010),
 }
 """By the artifact's precision. docs/export.md says where the numbers come from."""
 
@@ -144,10 +146,10 @@ def compare(
     paths = [dataset.paths[i] for i in picked]
     kept = _Kept(reference_key, [dataset.digests[i] for i in picked], size) if reference_key else None
     # One model after the other: two runtimes whose idle threads spin would slow each other down many times over.
-    ours = _results(artifact, paths, lambda done: progress and progress(done, 2 * count))
+    ours = results_of(artifact, paths, lambda done: progress and progress(done, 2 * count))
     theirs = kept.load(count, reference) if kept is not None else None
     if theirs is None:
-        theirs = _results(reference, paths, lambda done: progress and progress(count + done, 2 * count))
+        theirs = results_of(reference, paths, lambda done: progress and progress(count + done, 2 * count))
         if kept is not None:
             kept.save(theirs)
     seen = _Seen(size)
@@ -161,13 +163,15 @@ def compare(
     return _judge(seen, count, aps, Path(data.source).name, precision, size)
 
 
-def _results(runner: PoseRunner, paths: Sequence[str], progress: Callable[[int], object]) -> list[PoseResult]:
+def results_of(
+    runner: PoseRunner, pictures: Sequence[Any], progress: Callable[[int], object] = lambda done: None
+) -> list[PoseResult]:
     """Everybody in these pictures. Closes the runner."""
     results: list[PoseResult] = []
     batch = runner.spec.input.batch or 1
     with runner:
-        for start in range(0, len(paths), batch):
-            results += runner.predict(list(paths[start : start + batch]))
+        for start in range(0, len(pictures), batch):
+            results += runner.predict(list(pictures[start : start + batch]))
             progress(len(results))
     return results
 
@@ -245,13 +249,14 @@ def match(first: PoseResult, second: PoseResult) -> list[tuple[int, int]]:
     free = [int(i) for i in np.flatnonzero(second.scores >= ALMOST)]
     pairs = []
     for a in np.flatnonzero(first.scores >= SEEN).tolist():
-        overlaps = _iou(first.boxes[a], second.boxes[free]) * (second.class_ids[free] == first.class_ids[a])
+        overlaps = box_iou(first.boxes[a], second.boxes[free]) * (second.class_ids[free] == first.class_ids[a])
         if len(free) and overlaps.max() >= MATCH_IOU:
             pairs.append((a, free.pop(int(overlaps.argmax()))))
     return pairs
 
 
-def _iou(box: NDArray[Any], others: NDArray[Any]) -> NDArray[Any]:
+def box_iou(box: NDArray[Any], others: NDArray[Any]) -> NDArray[Any]:
+    """IoU (N,) of a box (4,) xyxy with others (N, 4)."""
     low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
     shared = np.clip(high - low, 0, None).prod(1)
     areas = np.clip(others[:, 2:] - others[:, :2], 0, None).prod(1)
@@ -297,7 +302,7 @@ def _judge(
 
 def advice(precision: str, failures: Sequence[str]) -> str:
     """What to try after a failed gate."""
-    if precision == "int8":
+    if precision in CALIBRATED:
         return (
             "try: more or more varied calibration pictures (fraction=…, data=… like what the camera sees), another "
             "calibration=…, format=openvino or onnx (which keep sensitive layers finer), or half=true"

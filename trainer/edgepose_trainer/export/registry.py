@@ -44,7 +44,8 @@ COMMON_ARGUMENTS = ("imgsz", "data", "out", "verify")
 class Format:
     """One format.
 
-    suffixes: what is put after the checkpoint's name, for each precision ("float32", "float16", "int8", "dynamic").
+    suffixes: what is put after the checkpoint's name, for each precision ("float32", "float16", "int8", "mixed",
+    "dynamic").
     variants, proven_by: for the table: what it can be made as, and what runs it in edgepose.
     arguments: those it takes beside COMMON_ARGUMENTS. needs: modules that it imports, needs_for_int8: for static int8
     beside those; extra: the pip extra with them.

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgepose.artifact import write_spec
 from edgepose.contract import OutputSpec, Quantization
-from edgepose_trainer.data.files import write_whole
-from edgepose_trainer.export.calibration import Calibration
+from edgepose.result import PoseResult
+from edgepose.runner import PoseRunner
 from edgepose_trainer.export.job import Converted, Job
+from edgepose_trainer.export.parity import ALMOST, results_of
+from edgepose_trainer.export.ranges import LEAST_LOGIT, METHODS, SILU_FLOOR, find_ranges
 from edgepose_trainer.export.registry import Format
-
-LEAST_LOGIT = -8.0
-"""Class logits below this are all scores under 0.0004: their range is spent on the people."""
+from edgepose_trainer.export.sensitive import find_sensitive
+from edgepose_trainer.export.spec import model_spec
 
 _SIGNATURE = "serving_default"
 
@@ -25,16 +29,20 @@ def convert(job: Job) -> Converted:
     floats = job.folder / "float.tflite"
     outputs = _write_float(job, floats)
     metadata: dict[str, Any] = {"normalized": True} if job.arguments.layout == "ultralytics" else {}
+    report: tuple[str, ...] = ()
     precision = job.arguments.precision
     if precision == "float32":
         floats.replace(path)
     elif precision == "int8":
         metadata |= _write_int8(job, floats, path, outputs)
+    elif precision == "mixed":
+        found, report = _write_mixed(job, floats, path, outputs)
+        metadata |= found
     else:
         _write_weights_only(floats, path, precision)
     if job.arguments.layout == "ultralytics":
         _add_ultralytics_metadata(job, path)
-    return _described(job, path, outputs, metadata)
+    return replace(_described(job, path, outputs, metadata), report=report)
 
 
 def _write_float(job: Job, path: Path) -> tuple[OutputSpec, ...]:
@@ -67,107 +75,61 @@ def _write_weights_only(source: Path, path: Path, precision: str) -> None:
     path.write_bytes(made.quantize().quantized_model)
 
 
-class _Inputs:
-    """The calibration pictures as the quantizer asks for them: iterated more than once, with a length."""
-
-    def __init__(self, calibration: Calibration, name: str, batch: int) -> None:
-        self.calibration, self.name, self.batch = calibration, name, batch
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return ({self.name: images} for images in self.calibration.batches("NHWC", self.batch))
-
-    def __len__(self) -> int:
-        return -(-len(self.calibration) // self.batch)
-
-
-def _write_int8(job: Job, source: Path, path: Path, outputs: tuple[OutputSpec, ...]) -> dict[str, Any]:
-    """Every tensor int8, weights per channel.
-
-    The quantizer's default range is a moving average of each picture's own: robust, but it leaves the few cells with a
-    person outside of the class logits' range, so that no score gets above 0.5. Those get LEAST_LOGIT to their maximum.
-    """
-    from ai_edge_quantizer import quantizer, recipe
+def _write_int8(
+    job: Job, source: Path, path: Path, outputs: tuple[OutputSpec, ...], in_float: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Every tensor int8, weights per channel; in_float: roles whose last convolutions stay float."""
+    from ai_edge_quantizer import algorithm_manager, qtyping, quantizer, recipe
 
     calibration = job.pictures()
-    content = source.read_bytes()
-    cached = calibration.cache(content, ".tflite.npz")
-    ranges = _read_ranges(cached)
-    if ranges is None:
-        ranges = _find_ranges(content, calibration, job.arguments.batch)
-        _write_ranges(cached, ranges)
-    scores = [name for name, output in zip(_output_names(source), outputs, strict=True) if output.role == "score"]
-    for name in scores:
-        low, high = ranges[name]["least"], ranges[name]["most"]
-        highest = float(np.max(high))
-        ranges[name]["min"] = np.full_like(low, min(LEAST_LOGIT, highest - 1))
-        ranges[name]["max"] = np.full_like(high, highest)
-    values = {name: {"min": entry["min"], "max": entry["max"]} for name, entry in ranges.items()}
-    made = quantizer.Quantizer(str(source), recipe.static_wi8_ai8()).quantize(values)
-    path.write_bytes(made.quantized_model)
+    named = list(zip(_output_names(source), outputs, strict=True))
+    scores = [name for name, output in named if output.role == "score"]
+    found = find_ranges(source.read_bytes(), calibration, job.arguments.batch, scores)
+    made = quantizer.Quantizer(str(source), recipe.static_wi8_ai8())
+    for name in (name for name, output in named if output.role in in_float):
+        for operation in (qtyping.TFLOperationName.CONV_2D, qtyping.TFLOperationName.OUTPUT):
+            made.update_quantization_recipe(
+                re.escape(name), operation, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE
+            )
+    values = {name: {"min": np.full(1, low), "max": np.full(1, high)} for name, (low, high) in found.items()}
+    path.write_bytes(made.quantize(values).quantized_model)
+    finer = f", but for the last convolutions of {', '.join(in_float)}: float" if in_float else ""
     return {
         "quantization": {
-            "scheme": "int8 activations, int8 weights per channel, int8 input and outputs",
-            "ranges": "minimum and maximum" if calibration.method == "minmax" else "moving average over the pictures",
+            "scheme": f"int8 activations, int8 weights per channel, int8 input and outputs{finer}",
+            "ranges": METHODS[calibration.method],
+            "silu_inputs": f"from {SILU_FLOOR:g} up",
             "class_logits": f"{LEAST_LOGIT:g} to their maximum over the pictures",
         }
     }
 
 
-def _find_ranges(content: bytes, calibration: Calibration, batch: int) -> dict[str, dict[str, Any]]:
-    """Of each tensor: min and max by the method asked for, least and most over all pictures."""
-    from ai_edge_litert.interpreter import Interpreter
-    from ai_edge_quantizer import calibrator, recipe, recipe_manager
-
-    manager = recipe_manager.RecipeManager()
-    manager.load_quantization_recipe(recipe.static_wi8_ai8())
-    name = Interpreter(model_content=content).get_signature_list()[_SIGNATURE]["inputs"][0]
-    update = _update_for(calibration.method)
-    found = calibrator.Calibrator(content, num_threads=2, qsv_update_func=update)
-    found.calibrate({_SIGNATURE: _Inputs(calibration, name, batch)}, manager)
-    ranges: dict[str, dict[str, Any]] = found.get_model_qsvs()
-    for entry in ranges.values():
-        for extreme, bound in (("least", "min"), ("most", "max")):
-            if bound in entry:
-                entry.setdefault(extreme, entry[bound])
-    return {key: entry for key, entry in ranges.items() if "min" in entry}
-
-
-def _update_for(method: str) -> Any:
-    """How the ranges of one more picture change those so far (both hold arrays)."""
-    from ai_edge_quantizer.utils.qsv_utils import moving_average_update
-
-    def update(kept: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-        if not kept:
-            return dict(new)
-        least = np.minimum(kept.get("least", kept["min"]), new["min"])
-        most = np.maximum(kept.get("most", kept["max"]), new["max"])
-        if method == "minmax":
-            return {"min": least, "max": most, "least": least, "most": most}
-        return {**moving_average_update(kept, new), "least": least, "most": most}
-
-    return update
+def _write_mixed(
+    job: Job, source: Path, path: Path, outputs: tuple[OutputSpec, ...]
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """int8, but for the last convolutions that are sensitive; returns what to say in the metadata and to the user."""
+    roles = tuple(dict.fromkeys(output.role for output in outputs))
+    in_float = {"float": None, "int8": (), "finer": roles}
+    people = {}
+    for name, kept in in_float.items():
+        trial = job.folder / f"trial_{name}.tflite"
+        if kept is None:
+            trial.write_bytes(source.read_bytes())
+        else:
+            _write_int8(job, source, trial, outputs, kept)
+        people[name] = _people(job, trial, outputs)
+    findings = find_sensitive(roles, people["float"], people["int8"], people["finer"])
+    metadata = _write_int8(job, source, path, outputs, [finding.role for finding in findings if finding.pays])
+    metadata["sensitive"] = [asdict(finding) for finding in findings]
+    head = f"median error in int8 → with float last convolutions, {len(people['float'])} calibration pictures:"
+    return metadata, (head, *(finding.line() for finding in findings))
 
 
-def _read_ranges(path: Path) -> dict[str, dict[str, Any]] | None:
-    """Ranges kept by an earlier export; None where there are none, or they are damaged."""
-    if not path.is_file():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as kept:
-            names = [str(name) for name in kept["names"]]
-            return {
-                name: {key: kept[f"{i}.{key}"] for key in ("min", "max", "least", "most")}
-                for i, name in enumerate(names)
-            }
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def _write_ranges(path: Path, ranges: dict[str, dict[str, Any]]) -> None:
-    arrays: dict[str, Any] = {"names": np.array(list(ranges))}
-    for i, entry in enumerate(ranges.values()):
-        arrays |= {f"{i}.{key}": entry[key] for key in ("min", "max", "least", "most")}
-    write_whole(path, lambda file: np.savez(file, **arrays))
+def _people(job: Job, path: Path, outputs: tuple[OutputSpec, ...]) -> list[PoseResult]:
+    """Whom a file finds on the calibration pictures."""
+    write_spec(path, model_spec(job, _described(job, path, outputs, {}), path))
+    pictures = [levels[..., ::-1] for levels in job.pictures().levels]
+    return results_of(PoseRunner(path, conf=ALMOST, clip=False), pictures)
 
 
 def _output_names(path: Path) -> list[str]:
@@ -221,12 +183,13 @@ FORMAT = Format(
         "float16": "_float16.tflite",
         "dynamic": "_dynamic.tflite",
         "int8": "_int8.tflite",
+        "mixed": "_mixed.tflite",
     },
-    variants="f32, f16 weights, dynamic range (int8=dynamic), full int8; layout=ultralytics",
+    variants="f32, f16 weights, dynamic range (int8=dynamic), full int8, mixed (int8=mixed); layout=ultralytics",
     proven_by="ai-edge-litert 2.3 and tflite-runtime 2.14",
     arguments=("half", "int8", "batch", "layout", "fraction", "calibration"),
     convert=convert,
     needs=("litert_torch", "ai_edge_litert", "ai_edge_quantizer"),
     layouts=("edgepose", "ultralytics"),
-    calibrations=("auto", "minmax"),
+    calibrations=tuple(METHODS),
 )
