@@ -35,6 +35,12 @@ def test_errors_are_those_of_each_role() -> None:
     assert (visibility.int8, visibility.finer) == pytest.approx((0.2, 0.0))
 
 
+def test_heatmap_is_held_to_the_keypoints_that_it_moves() -> None:
+    keypoints, heatmap = find_sensitive(["keypoints", "heatmap"], people(), people(shift=3.0), people(shift=1.0))
+    assert (heatmap.int8, heatmap.finer) == (keypoints.int8, keypoints.finer)
+    assert heatmap.finer == pytest.approx(2**0.5)
+
+
 def test_role_that_a_network_lacks_is_not_asked() -> None:
     assert [finding.role for finding in find_sensitive(ROLES[:3], people(), people(), people())] == list(ROLES[:3])
 

@@ -19,8 +19,9 @@ UNITS = {
     "score": "of score",
     "keypoints": "px",
     "visibility": "of keypoint score",
+    "heatmap": "px",
 }
-"""Of each role's error. Places are in pixels of the input."""
+"""Of each role's error; heatmaps move keypoints."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,14 @@ def _errors(expected: Sequence[PoseResult], found: Sequence[PoseResult]) -> dict
     """The median error of each role over the people whom both find; 0 where there is nobody."""
     pairs = [(a, b, i, j) for a, b in zip(expected, found, strict=True) for i, j in match(a, b)]
     seen = [a.keypoint_scores[i] >= 0.5 for a, b, i, j in pairs]
-    distances = [np.linalg.norm(a.keypoints[i] - b.keypoints[j], axis=1) for a, b, i, j in pairs]
+    far = [np.linalg.norm(a.keypoints[i] - b.keypoints[j], axis=1) for a, b, i, j in pairs]
+    keypoints = _median([distance[points] for distance, points in zip(far, seen, strict=True)])
     return {
         "box": _median([1 - box_iou(a.boxes[i], b.boxes[[j]]) for a, b, i, j in pairs]),
         "score": _median([np.abs(a.scores[[i]] - b.scores[[j]]) for a, b, i, j in pairs]),
-        "keypoints": _median([far[points] for far, points in zip(distances, seen, strict=True)]),
+        "keypoints": keypoints,
         "visibility": _median([np.abs(a.keypoint_scores[i] - b.keypoint_scores[j]) for a, b, i, j in pairs]),
+        "heatmap": keypoints,
     }
 
 
