@@ -86,17 +86,21 @@ def _write_int8(
     scores = [name for name, output in named if output.role == "score"]
     found = find_ranges(source.read_bytes(), calibration, job.arguments.batch, scores)
     made = quantizer.Quantizer(str(source), recipe.static_wi8_ai8())
+    leave, operations = algorithm_manager.AlgorithmName.NO_QUANTIZE, qtyping.TFLOperationName
     for name in (name for name, output in named if output.role in in_float):
-        for operation in (qtyping.TFLOperationName.CONV_2D, qtyping.TFLOperationName.OUTPUT):
-            made.update_quantization_recipe(
-                re.escape(name), operation, algorithm_key=algorithm_manager.AlgorithmName.NO_QUANTIZE
-            )
+        made.update_quantization_recipe(re.escape(name), operations.CONV_2D, algorithm_key=leave)
+        # Else their outputs are int8 all the same. The outputs are one operation: all of them become float.
+        made.update_quantization_recipe(".*", operations.OUTPUT, algorithm_key=leave)
     values = {name: {"min": np.full(1, low), "max": np.full(1, high)} for name, (low, high) in found.items()}
     path.write_bytes(made.quantize(values).quantized_model)
-    finer = f", but for the last convolutions of {', '.join(in_float)}: float" if in_float else ""
+    scheme = "int8 activations, int8 weights per channel, int8 input and outputs"
+    if in_float:
+        scheme = (
+            f"int8 activations, int8 weights per channel, int8 input; last convolutions of {', '.join(in_float)} float"
+        )
     return {
         "quantization": {
-            "scheme": f"int8 activations, int8 weights per channel, int8 input and outputs{finer}",
+            "scheme": scheme,
             "ranges": METHODS[calibration.method],
             "silu_inputs": f"from {SILU_FLOOR:g} up",
             "class_logits": f"{LEAST_LOGIT:g} to their maximum over the pictures",
