@@ -80,7 +80,7 @@ def check_arguments(format: str, given: Mapping[str, Any]) -> Arguments:
     if layout == "ultralytics" and precision in (*CALIBRATED, "dynamic"):
         raise ValueError(
             "layout=ultralytics with int8: pixels and scores in one int8 tensor share one scale, and the scores "
-            "collapse (AP 0.000 where raw heads keep 0.347); leave layout out, PoseRunner reads raw heads by itself"
+            "collapse (AP 0.000 where raw heads keep 0.348); leave layout out, PoseRunner reads raw heads by itself"
         )
     return Arguments(
         format=found,
