@@ -51,6 +51,8 @@ def draw_accuracy(report: BenchmarkReport) -> bytes:
         label = f"  {case_name(case)}, {case.facts['size_bytes'] / 1e6:.1f} MB"
         axes.annotate(label, (latency, ap), fontsize=8, va="center")
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.margins(x=0.25, y=0.1)
     axes.set_xlabel("whole predict, median, ms")
     axes.set_ylabel("OKS AP")
