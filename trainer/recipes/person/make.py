@@ -31,7 +31,7 @@ def main(zips: Path, models: Path, target: Path, start: Path, settings: list[str
     best = train(data, target / "runs", start, settings)
     exported = export(best, data)
     shipped = ship(exported)
-    measure.main(target, models, best, shipped)
+    measure.write_card(measure.main(target, models, best, shipped), shipped)
     return shipped
 
 

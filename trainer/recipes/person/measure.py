@@ -69,6 +69,13 @@ def main(data: Path, models: Path, checkpoint: Path, int8: Path) -> dict[str, An
     }
 
 
+def write_card(measured: Mapping[str, Any], int8: Path) -> None:
+    """measured.json, and of it the card's tables and pictures."""
+    save_picture(SHEET, sheet(int8))
+    write_atomically(str(MEASURED), [(json.dumps(measured, indent=1) + "\n").encode()])
+    write_atomically(str(PAGE), [with_tables(PAGE.read_text(encoding="utf-8"), dict(measured)).encode()])
+
+
 def input_size(model: Path) -> int:
     """The side of a model's square input."""
     spec = read_spec(model)
@@ -202,7 +209,4 @@ if __name__ == "__main__":
     if len(sys.argv) not in (4, 5):
         sys.exit("usage: measure.py DATA MODELS best.pt [person.tflite]")
     data, models, checkpoint, int8 = (Path(word) for word in (*sys.argv[1:], str(MODEL))[:4])
-    measured = main(data, models, checkpoint, int8)
-    save_picture(SHEET, sheet(int8))
-    write_atomically(str(MEASURED), [(json.dumps(measured, indent=1) + "\n").encode()])
-    write_atomically(str(PAGE), [with_tables(PAGE.read_text(encoding="utf-8"), measured).encode()])
+    write_card(main(data, models, checkpoint, int8), int8)
