@@ -20,7 +20,7 @@ from ship import ship
 from edgepose import PoseModel
 
 HERE = Path(__file__).parent
-SIZE = 256
+SIZE = 320
 
 
 def main(zips: Path, models: Path, target: Path, start: Path, settings: list[str]) -> Path:
