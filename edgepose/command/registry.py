@@ -177,6 +177,8 @@ TRAINER_FILES: Final = (
     "_saved_model",
     "_web_model",
     ".pb",
+    "_paddle_model",
+    ".engine",
 )
 
 

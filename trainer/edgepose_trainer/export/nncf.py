@@ -8,30 +8,39 @@ from typing import Any
 from edgepose_trainer.export.calibration import PERCENTILE
 
 
-def quantize(model: Any, inputs: Sequence[Any], method: str) -> tuple[Any, dict[str, Any]]:
+def quantize(
+    model: Any, inputs: Sequence[Any], method: str, *, symmetric: bool = False
+) -> tuple[Any, dict[str, Any]]:
     """The model with int8 convolutions, and what to say of it in the metadata. inputs: what the model is fed.
 
     Weights symmetric and per channel, activations asymmetric ("mixed"), since SiLU's are hardly ever negative; biases
-    corrected by what rounding shifts. What the last convolutions give is not rounded.
+    corrected by what rounding shifts. What the last convolutions give is not rounded. symmetric: activations too, in
+    signed int8 with the zero point 0, for runtimes that know nothing else.
     """
     import nncf
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, QuantizationParameters
 
-    advanced, ranges = None, "NNCF's own (mean of the pictures' extremes)"
+    advanced, ranges = AdvancedQuantizationParameters(), "NNCF's own (mean of the pictures' extremes)"
     if method != "auto":
-        advanced, ranges = _ranges(method)
+        advanced.activations_range_estimator_params, ranges = _ranges(method)
+    preset = nncf.QuantizationPreset.MIXED
+    if symmetric:
+        preset = nncf.QuantizationPreset.PERFORMANCE
+        advanced.activations_quantization_params = QuantizationParameters(signedness_to_force=True)
     quantized = nncf.quantize(
         model,
         nncf.Dataset(list(inputs)),
-        preset=nncf.QuantizationPreset.MIXED,
+        preset=preset,
         subset_size=len(inputs),
         advanced_parameters=advanced,
     )
-    return quantized, {"scheme": "NNCF, preset mixed: int8 weights per channel, 8-bit activations", "ranges": ranges}
+    activations = "symmetric int8" if symmetric else "8-bit"
+    scheme = f"NNCF, preset {preset.value}: int8 weights per channel, {activations} activations"
+    return quantized, {"scheme": scheme, "ranges": ranges}
 
 
 def _ranges(method: str) -> tuple[Any, str]:
     """How each activation's range is found, as NNCF is told it, and for people."""
-    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
     from nncf.quantization.range_estimator import (
         AggregatorType,
         RangeEstimatorParameters,
@@ -50,4 +59,4 @@ def _ranges(method: str) -> tuple[Any, str]:
             for _ in range(2)
         )
         text = f"percentile {PERCENTILE} of each picture, averaged"
-    return AdvancedQuantizationParameters(activations_range_estimator_params=RangeEstimatorParameters(low, high)), text
+    return RangeEstimatorParameters(low, high), text

@@ -31,9 +31,11 @@ _FILES = (
     "saved_model",
     "pb",
     "tfjs",
+    "paddle",
     "coreml",
     "ncnn",
     "executorch",
+    "engine",
 )
 
 COMMON_ARGUMENTS = ("imgsz", "data", "out", "verify")

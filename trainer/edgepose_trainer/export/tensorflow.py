@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from edgepose.contract import ModelSpec, OutputSpec
 from edgepose_trainer.export.artifacts import Run, import_runtime
+from edgepose_trainer.export.graph import Operators, export_graph, replay
 from edgepose_trainer.export.job import Job
 from edgepose_trainer.export.prepare import INPUT
 
@@ -25,16 +25,14 @@ def build_function(job: Job) -> tuple[Any, tuple[OutputSpec, ...]]:
     Raises NotImplementedError for an operator that no network of this trainer had until now.
     """
     import tensorflow as tf
-    import torch
 
     traced = job.traced(half=False)
-    with torch.inference_mode():
-        program = torch.export.export(traced.module, (traced.example,), strict=False)
+    program = export_graph(traced)
     batch, _, height, width = traced.example.shape
     names = [output.name for output in traced.outputs]
 
     def predict(images: Any) -> dict[str, Any]:
-        found = _replay(tf, program, images)
+        found = replay(program, _operators(tf), images)
         return {name: tf.identity(tensor, name) for name, tensor in zip(names, found, strict=True)}
 
     signature = [tf.TensorSpec((batch, height, width, 3), tf.float32, INPUT)]
@@ -50,36 +48,7 @@ def frozen_graph(function: Any, outputs: Sequence[OutputSpec]) -> Any:
     return tf.compat.v1.graph_util.extract_sub_graph(graph, [output.name for output in outputs])
 
 
-def _replay(tf: Any, program: Any, images: Any) -> list[Any]:
-    """The graph's outputs for the pictures."""
-    operators = _operators(tf)
-    weights = {
-        spec.arg.name: program.state_dict[spec.target].numpy()
-        for spec in program.graph_signature.input_specs
-        if spec.target is not None
-    }
-    values: dict[Any, Any] = {}
-
-    def value(argument: Any) -> Any:
-        if isinstance(argument, (list, tuple)):
-            return [value(part) for part in argument]
-        return values.get(argument, argument) if hasattr(argument, "name") else argument
-
-    for node in program.graph.nodes:
-        if node.op == "placeholder":
-            values[node] = weights.get(node.name, images)
-        elif node.op == "output":
-            found: list[Any] = value(node.args[0])
-            return found
-        elif str(node.target) in operators or node.target is operator.getitem:
-            run = operators.get(str(node.target), operator.getitem)
-            values[node] = run(*map(value, node.args), **node.kwargs)
-        else:
-            raise NotImplementedError(f"the operator {node.target} has no counterpart in {__name__} yet")
-    raise ValueError("the exported graph has no output")
-
-
-def _operators(tf: Any) -> Mapping[str, Callable[..., Any]]:
+def _operators(tf: Any) -> Operators:
     """TensorFlow's counterparts of the operators that networks are made of."""
 
     def padded(x: Any, padding: list[int], value: float) -> Any:
