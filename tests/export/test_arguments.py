@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from edgepose_trainer.export.arguments import check_arguments
+from edgepose_trainer.export.formats import engine
 from edgepose_trainer.export.registry import Format, find_format, format_table, formats, markdown_table
 from edgepose_trainer.model import PoseModel
 
@@ -73,6 +76,19 @@ def test_a_missing_converter_names_the_extra(person: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Format, "missing", lambda self, precision="": ["litert_torch"])
     with pytest.raises(ImportError, match=r"needs litert_torch, which is not installed.*edgepose\[export\]"):
         PoseModel(person).export("tflite")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+@pytest.mark.parametrize(("device", "message"), [("cpu", "NVIDIA's GPUs alone"), (None, "sees 0 CUDA GPUs")])
+def test_a_device_that_is_no_gpu_is_told(device: str | None, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        engine._gpu(device)
+
+
+@pytest.mark.skipif(find_spec("tensorrt") is not None, reason="TensorRT is here")
+def test_without_tensorrt_the_extra_is_named(person: Path, tmp_path: Path) -> None:
+    with pytest.raises(ImportError, match=r"needs .*tensorrt.*edgepose\[export-tensorrt\]"):
+        PoseModel(person).export("engine", out=tmp_path)
 
 
 def test_a_folder_that_cannot_be_made_is_told(person: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
