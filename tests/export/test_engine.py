@@ -1,5 +1,5 @@
-"""TensorRT exports. Neither TensorRT nor a GPU is here: a stand-in of its module takes the calls, refuses what TensorRT
-refuses, computes what the ONNX file says by ONNX Runtime, and reads and writes the memory at the addresses it is given."""
+"""TensorRT exports, by a stand-in for TensorRT and the GPU: it takes the calls, refuses what TensorRT refuses, computes
+what the ONNX file says by ONNX Runtime, and reads and writes the memory at the addresses it is given."""
 
 from __future__ import annotations
 

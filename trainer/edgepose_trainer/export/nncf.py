@@ -8,25 +8,20 @@ from typing import Any
 from edgepose_trainer.export.calibration import PERCENTILE
 
 
-def quantize(
-    model: Any, inputs: Sequence[Any], method: str, *, symmetric: bool = False
-) -> tuple[Any, dict[str, Any]]:
+def quantize(model: Any, inputs: Sequence[Any], method: str, *, symmetric: bool = False) -> tuple[Any, dict[str, Any]]:
     """The model with int8 convolutions, and what to say of it in the metadata. inputs: what the model is fed.
 
     Weights symmetric and per channel, activations asymmetric ("mixed"), since SiLU's are hardly ever negative; biases
-    corrected by what rounding shifts. What the last convolutions give is not rounded. symmetric: activations too, in
-    signed int8 with the zero point 0, for runtimes that know nothing else.
+    corrected by what rounding shifts. What the last convolutions give is not rounded. symmetric: activations have the
+    zero point 0, in uint8 where they are never negative, else in int8.
     """
     import nncf
-    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, QuantizationParameters
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
 
     advanced, ranges = AdvancedQuantizationParameters(), "NNCF's own (mean of the pictures' extremes)"
     if method != "auto":
         advanced.activations_range_estimator_params, ranges = _ranges(method)
-    preset = nncf.QuantizationPreset.MIXED
-    if symmetric:
-        preset = nncf.QuantizationPreset.PERFORMANCE
-        advanced.activations_quantization_params = QuantizationParameters(signedness_to_force=True)
+    preset = nncf.QuantizationPreset.PERFORMANCE if symmetric else nncf.QuantizationPreset.MIXED
     quantized = nncf.quantize(
         model,
         nncf.Dataset(list(inputs)),
@@ -34,7 +29,7 @@ def quantize(
         subset_size=len(inputs),
         advanced_parameters=advanced,
     )
-    activations = "symmetric int8" if symmetric else "8-bit"
+    activations = "symmetric 8-bit" if symmetric else "8-bit"
     scheme = f"NNCF, preset {preset.value}: int8 weights per channel, {activations} activations"
     return quantized, {"scheme": scheme, "ranges": ranges}
 

@@ -25,6 +25,8 @@ from edgepose_trainer.export.registry import Format
 if TYPE_CHECKING:
     import torch
 
+_QDQ = ("QuantizeLinear", "DequantizeLinear")
+
 
 def convert(job: Job) -> Converted:
     import torch
@@ -53,14 +55,29 @@ def _gpu(device: str | int | None) -> torch.device:
 
 
 def _quantize(job: Job, path: Path) -> dict[str, Any]:
-    """Puts Q/DQ nodes into the ONNX file as TensorRT takes them: symmetric, in int8."""
+    """Puts Q/DQ nodes into the ONNX file as TensorRT takes them: in int8, with the zero point 0."""
     import onnx as onnx_package
 
     calibration = job.pictures()
     inputs = [{INPUT: images} for images in calibration.batches(batch=job.arguments.batch)]
     model, described = nncf.quantize(onnx_package.load(path), inputs, calibration.method, symmetric=True)
+    _make_signed(model)
+    onnx_package.checker.check_model(model)
     onnx_package.save(model, path)
     return described
+
+
+def _make_signed(model: Any) -> None:
+    """Puts what NNCF has in uint8, from 0 on, into int8 over the same range: TensorRT quantizes to nothing else."""
+    from onnx.numpy_helper import from_array, to_array
+
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    pairs = {(node.input[1], node.input[2]) for node in model.graph.node if node.op_type in _QDQ}
+    for scale, zero_point in ((tensors[a], tensors[b]) for a, b in sorted(pairs)):
+        if to_array(zero_point).dtype == np.uint8:
+            scale.CopyFrom(from_array(to_array(scale) * np.float32(255 / 127), scale.name))
+            zero_point.CopyFrom(from_array(to_array(zero_point).astype(np.int8), zero_point.name))
+    del model.graph.value_info[:]  # it names the old types
 
 
 def _build(source: Path, path: Path) -> str:
