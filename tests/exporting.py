@@ -13,6 +13,16 @@ from edgepose_trainer.nn import PoseNetwork
 from edgepose import PoseRunner
 from edgepose.result import PoseResult
 
+SMALL: dict[str, Any] = {
+    "nc": 1,
+    "kpt_shape": [17, 3],
+    "scale": [0.33, 0.25, 256],
+    "backbone": {"stem": 64, "stages": [[64, 1], [128, 1], [128, 1]]},
+    "neck": {"levels": 2, "repeats": 1},
+    "head": {"reg_max": 16},
+}
+"""A model YAML with every kind of layer and few of each: converters take their time for each layer."""
+
 
 @torch.no_grad()
 def excited(network: PoseNetwork, size: tuple[int, int] = (96, 96)) -> PoseNetwork:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,7 @@ torch = pytest.importorskip("torch", reason="needs the trainer: torch is not ins
 from edgepose_trainer.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
 from edgepose_trainer.export.registry import formats  # noqa: E402
 from edgepose_trainer.nn import build_model  # noqa: E402
-from edgepose_trainer.nn.config import read_config  # noqa: E402
-from exporting import excited  # noqa: E402
+from exporting import SMALL, excited  # noqa: E402
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -42,12 +41,13 @@ def needs() -> Callable[[str], None]:
 
 @pytest.fixture(scope="session")
 def make_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """make_checkpoint(kpt_shape=(4, 2), nc=3) writes best.pt into a folder of its own."""
+    """make_checkpoint(kpt_shape=(4, 2), nc=3) writes best.pt into a folder of its own; yaml: keys of the model YAML."""
 
-    def make(kpt_shape: Sequence[int] = (17, 3), nc: int = 1, heatmap: bool = False, **parts: Any) -> Path:
+    def make(
+        kpt_shape: Sequence[int] = (17, 3), nc: int = 1, yaml: Mapping[str, Any] | None = None, **parts: Any
+    ) -> Path:
         torch.manual_seed(4)
-        plan = read_config("yolov8p-pose.yaml").document | {"heatmap": heatmap}
-        network = excited(build_model(plan, kpt_shape=kpt_shape, nc=nc))
+        network = excited(build_model(SMALL | dict(yaml or {}), kpt_shape=kpt_shape, nc=nc))
         parts = {"people": {"names": {i: f"kind{i}" for i in range(nc)}}, "settings": {"imgsz": 64}, **parts}
         path = tmp_path_factory.mktemp("export") / "best.pt"
         save_checkpoint(path, Checkpoint(network.eval(), **parts))

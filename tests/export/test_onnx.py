@@ -30,16 +30,6 @@ def test_three_classes_of_four_points_in_a_flat_input_by_twos(
     assert {int(i) for result in expected for i in result.class_ids} == {0, 1, 2}
 
 
-def test_keypoint_heatmaps(make_checkpoint: Callable[..., Path], pictures: list[Any]) -> None:
-    checkpoint = make_checkpoint(heatmap=True)
-    path = PoseModel(checkpoint).export("onnx")
-    spec = read_spec(path)
-    assert spec is not None
-    assert [output.role for output in spec.outputs].count("heatmap") == 1
-    expected = people_of_checkpoint(checkpoint, pictures)
-    assert_same_people(people_of_artifact(path, pictures), expected, 0.01, 1e-4)
-
-
 @pytest.mark.slow
 def test_any_size_and_batch(person: Path, pictures: list[Any]) -> None:
     path = PoseModel(person).export("onnx", dynamic=True)

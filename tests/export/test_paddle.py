@@ -74,9 +74,7 @@ def test_a_damaged_folder_is_told(name: str, keep: int | None, exported: Path, t
         PoseModel(broken).runner()
 
 
-def test_metadata_of_another_model_are_refused(
-    exported: Path, four_points: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_metadata_of_another_model_are_refused(exported: Path, four_points: tuple[Path, Path], tmp_path: Path) -> None:
     broken = shutil.copytree(exported, tmp_path / exported.name)
     shutil.copy(four_points[1] / "edgepose.json", broken)
     with pytest.raises(ValueError, match="the metadata name the tensors"):

@@ -44,9 +44,14 @@ def replay(program: Any, operators: Operators, images: Any) -> list[Any]:
         elif node.op == "output":
             found: list[Any] = value(node.args[0])
             return found
-        elif str(node.target) in operators or node.target is operator.getitem:
-            run = operators.get(str(node.target), operator.getitem)
+        elif _name(node) in operators or node.target is operator.getitem:
+            run = operators.get(_name(node), operator.getitem)
             values[node] = run(*map(value, node.args), **node.kwargs)
         else:
             raise NotImplementedError(f"the operator {node.target} has no counterpart yet in this format")
     raise ValueError("the exported graph has no output")
+
+
+def _name(node: Any) -> str:
+    """The operator; one that works in place is its twin: activations do, on what nothing else reads."""
+    return str(node.target).replace("_.", ".")

@@ -87,7 +87,8 @@ def _operators(tf: Any) -> Operators:
         "aten.add.Tensor": lambda a, b: a + b,
         "aten.silu.default": lambda x: x * tf.sigmoid(x),
         "aten.relu.default": tf.nn.relu,
-        "aten.relu6.default": tf.nn.relu6,
+        "aten.hardtanh.default": tf.clip_by_value,
+        "aten.hardswish.default": lambda x: x * tf.nn.relu6(x + 3.0) / 6.0,
     }
 
 

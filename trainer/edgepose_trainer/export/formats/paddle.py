@@ -93,7 +93,8 @@ def _operators(paddle: Any) -> Operators:
         "aten.add.Tensor": lambda a, b: a + b,
         "aten.silu.default": functional.silu,
         "aten.relu.default": functional.relu,
-        "aten.relu6.default": functional.relu6,
+        "aten.hardtanh.default": paddle.clip,
+        "aten.hardswish.default": functional.hardswish,
     }
 
 
