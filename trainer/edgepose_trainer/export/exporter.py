@@ -47,6 +47,7 @@ def export_model(
     """
     asked = check_arguments(format, arguments)
     _check_converter(asked)
+    _check_layout(checkpoint, asked)
     source = Path(source)
     folder = asked.out or source.parent
     check_folder(folder)
@@ -115,6 +116,14 @@ def _check_converter(asked: Arguments) -> None:
             f"format={asked.format.name} needs {', '.join(missing)}, which "
             f"{'is' if len(missing) == 1 else 'are'} not installed here: "
             f'pip install "edgepose[{asked.format.extra}]"'
+        )
+
+
+def _check_layout(checkpoint: Checkpoint, asked: Arguments) -> None:
+    if asked.layout == "ultralytics" and checkpoint.model.head.heatmap is not None:
+        raise ValueError(
+            "layout=ultralytics: its one decoded tensor has no place for this network's heatmaps, and without them the "
+            "keypoints are others; leave layout out, PoseRunner reads raw heads by itself"
         )
 
 

@@ -26,7 +26,7 @@ SILU_FLOOR = -6.0
 """SiLU makes -0.015 to 0 of everything below: no steps are spent on it. Chosen on training pictures; docs/export.md."""
 
 LEAST_LOGIT = -8.0
-"""Class logits below this are all scores under 0.0004: their range is spent on the people."""
+"""Logits below this are all scores under 0.0004: the range of scores and heatmaps is spent on the people."""
 
 _BINS, _BOUNDS = 4096, 64
 
@@ -34,8 +34,8 @@ Extremes = NDArray[np.float32]
 """(2,): the least and the greatest value."""
 
 
-def find_ranges(model: bytes, calibration: Calibration, batch: int, scores: Sequence[str]) -> dict[str, Extremes]:
-    """The range of every tensor that is not constant, by its name; scores: the names of the class logits.
+def find_ranges(model: bytes, calibration: Calibration, batch: int, logits: Sequence[str]) -> dict[str, Extremes]:
+    """The range of every tensor that is not constant, by its name; logits: the names of scores and heatmaps.
 
     Those get LEAST_LOGIT to their maximum, whatever the method: it would leave out the few cells where somebody is.
     What SiLU reads starts at SILU_FLOOR. The ranges are kept in the cache.
@@ -51,7 +51,7 @@ def find_ranges(model: bytes, calibration: Calibration, batch: int, scores: Sequ
     found[graph.input][:] = 0, 1  # one step a level: pictures are not rounded
     for name in graph.read_by_silu():
         found[name][0] = max(found[name][0], min(SILU_FLOOR, found[name][1] - 1))
-    for name in scores:
+    for name in logits:
         highest = most[graph.names.index(name)]
         found[name][:] = min(LEAST_LOGIT, highest - 1), highest
     return found

@@ -83,8 +83,8 @@ def _write_int8(
 
     calibration = job.pictures()
     named = list(zip(_output_names(source), outputs, strict=True))
-    scores = [name for name, output in named if output.role == "score"]
-    found = find_ranges(source.read_bytes(), calibration, job.arguments.batch, scores)
+    logits = [name for name, output in named if output.role in ("score", "heatmap")]
+    found = find_ranges(source.read_bytes(), calibration, job.arguments.batch, logits)
     made = quantizer.Quantizer(str(source), recipe.static_wi8_ai8())
     leave, operations = algorithm_manager.AlgorithmName.NO_QUANTIZE, qtyping.TFLOperationName
     for name in (name for name, output in named if output.role in in_float):
