@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from edgepose_trainer.data import load_data_config
 from edgepose_trainer.export.arguments import check_arguments
+from edgepose_trainer.export.calibration import load_calibration
 from edgepose_trainer.export.formats import engine
 from edgepose_trainer.export.registry import Format, find_format, format_table, formats, markdown_table
 from edgepose_trainer.model import PoseModel
@@ -61,7 +67,7 @@ def test_a_size_that_is_none_is_told(value: object) -> None:
 
 def test_a_size_between_the_strides_names_the_nearest(person: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _installed(monkeypatch)
-    with pytest.raises(ValueError, match="multiples of 32, such as imgsz=96,64"):
+    with pytest.raises(ValueError, match="multiples of 16, such as imgsz=96,64"):
         PoseModel(person).export("onnx", imgsz=(100, 64))
 
 
@@ -76,6 +82,41 @@ def test_a_missing_converter_names_the_extra(person: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Format, "missing", lambda self, precision="": ["litert_torch"])
     with pytest.raises(ImportError, match=r"needs litert_torch, which is not installed.*edgepose\[export\]"):
         PoseModel(person).export("tflite")
+
+
+def test_every_extra_that_is_named_is_there() -> None:
+    extras = metadata("edgepose").get_all("Provides-Extra")
+    assert extras is not None
+    assert {entry.extra for entry in formats().values()} <= set(extras)
+
+
+def test_broken_calibration_pictures_are_left_out_and_named(people_data: Path, tmp_path: Path) -> None:
+    data, pictures = copied(people_data, tmp_path)
+    pictures[0].write_bytes(pictures[0].read_bytes()[:200])
+    pictures[1].write_text("no picture")
+    calibration = load_calibration(load_data_config(data), (64, 64))
+    assert len(calibration) == 4
+    assert sorted(problem.split(":")[0] for problem in calibration.problems) == [str(path) for path in pictures[:2]]
+
+
+def test_int8_with_nothing_but_broken_pictures_is_told_before_it_converts(
+    person: Path, people_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _installed(monkeypatch)
+    data, pictures = copied(people_data, tmp_path)
+    for path in pictures:
+        path.write_text("no picture")
+    with pytest.raises(ValueError, match="train"):
+        PoseModel(person).export("onnx", int8=True, data=data, out=tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def copied(people_data: Path, folder: Path) -> tuple[Path, list[Path]]:
+    """The YAML of a copy of the pictures, and its training pictures."""
+    root = shutil.copytree(people_data.parent, folder / "people")
+    data = root / "people.yaml"
+    data.write_text(data.read_text().replace(str(people_data.parent), str(root)))
+    return data, sorted((root / "images" / "train").iterdir())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
@@ -96,6 +137,13 @@ def test_a_folder_that_cannot_be_made_is_told(person: Path, tmp_path: Path, monk
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         PoseModel(person).export("onnx", out=tmp_path / "file" / "out")
+
+
+def test_a_folder_that_is_not_writable_is_told(person: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _installed(monkeypatch)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)  # root may write anywhere
+    with pytest.raises(PermissionError, match="not writable: pass out=FOLDER"):
+        PoseModel(person).export("onnx", out=tmp_path)
 
 
 def test_an_exported_model_is_not_exported_again(tmp_path: Path) -> None:
@@ -144,6 +192,22 @@ def test_exports_side_by_side_do_not_disturb_each_other(person: Path, tmp_path: 
     for size, path in zip(sizes, paths, strict=True):
         assert [file.name for file in path.parent.iterdir()] == ["best.torchscript"]
         assert PoseModel(path).runner().spec.input.resize.size == (size, size)
+
+
+@pytest.mark.slow
+def test_two_commands_at_once_leave_one_whole_file(person: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edgepose.cli", "export", f"model={person}", "format=torchscript", "verify=false"]
+    running = [
+        subprocess.Popen([*command, f"out={tmp_path}", f"imgsz={size}"], stdout=subprocess.PIPE, text=True)
+        for size in (64, 96)
+    ]
+    for process in running:
+        said, _ = process.communicate(timeout=600)
+        assert process.returncode == 0
+        assert said.splitlines()[-1] == str(tmp_path / "best.torchscript")
+    assert [file.name for file in tmp_path.iterdir()] == ["best.torchscript"]
+    side = PoseModel(tmp_path / "best.torchscript").runner().spec.input.resize.size
+    assert side in ((64, 64), (96, 96))
 
 
 def test_the_command_prints_the_table_of_formats(capsys: pytest.CaptureFixture[str]) -> None:
