@@ -18,6 +18,11 @@ from edgepose_trainer.nn import build_model  # noqa: E402
 from exporting import SMALL, excited  # noqa: E402
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """litert-torch brings JAX, which warns of every subprocess that another converter starts later."""
+    config.addinivalue_line("filterwarnings", r"ignore:os\.fork\(\) was called:RuntimeWarning")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
