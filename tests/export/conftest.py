@@ -12,6 +12,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the trainer: torch is not installed")
 
+if find_spec("paddle") is not None:
+    import paddle  # noqa: F401  # before TensorFlow, or it crashes
+
 from edgepose_trainer.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
 from edgepose_trainer.export.registry import formats  # noqa: E402
 from edgepose_trainer.nn import build_model  # noqa: E402

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ import torch
 from edgepose_trainer.data import load_data_config
 from edgepose_trainer.export.arguments import check_arguments
 from edgepose_trainer.export.calibration import load_calibration
-from edgepose_trainer.export.formats import engine
+from edgepose_trainer.export.formats import engine, paddle
 from edgepose_trainer.export.registry import Format, find_format, format_table, formats, markdown_table
 from edgepose_trainer.model import PoseModel
 
@@ -82,6 +83,13 @@ def test_a_missing_converter_names_the_extra(person: Path, monkeypatch: pytest.M
     monkeypatch.setattr(Format, "missing", lambda self, precision="": ["litert_torch"])
     with pytest.raises(ImportError, match=r"needs litert_torch, which is not installed.*edgepose\[export\]"):
         PoseModel(person).export("tflite")
+
+
+def test_paddle_is_not_imported_after_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "paddle", raising=False)
+    monkeypatch.setitem(sys.modules, "tensorflow", ModuleType("tensorflow"))
+    with pytest.raises(ImportError, match="import paddle` first"):
+        paddle._check_order()
 
 
 def test_every_extra_that_is_named_is_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ GRAPH, WEIGHTS = f"{_NAME}.json", f"{_NAME}.pdiparams"  # the endings are Paddle
 
 
 def convert(job: Job) -> Converted:
+    _check_order()
     import paddle
 
     traced = job.traced()
@@ -44,6 +46,15 @@ def convert(job: Job) -> Converted:
     names = _load(folder).get_output_names()
     outputs = tuple(output._replace(name=name) for output, name in zip(traced.outputs, names, strict=True))
     return Converted(folder, job.input_spec(), outputs)
+
+
+def _check_order() -> None:
+    """Raises ImportError where importing Paddle would end the process: 3.2 does so after TensorFlow 2.21."""
+    if "tensorflow" in sys.modules and "paddle" not in sys.modules:
+        raise ImportError(
+            "Paddle crashes where TensorFlow was imported before it: use it in a process of its own, "
+            "or write `import paddle` first"
+        )
 
 
 @contextmanager
@@ -100,6 +111,7 @@ def _operators(paddle: Any) -> Operators:
 
 def _load(folder: Path) -> Any:
     """The predictor. Raises ValueError for files that Paddle does not take."""
+    _check_order()
     inference = import_runtime("paddle.inference", folder, "paddlepaddle")
     for name in (GRAPH, WEIGHTS):
         if not (folder / name).is_file():
