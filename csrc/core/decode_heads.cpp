@@ -281,13 +281,18 @@ YoloHeadsDecoder::YoloHeadsDecoder(DecodeOptions options, const std::vector<Head
 
 YoloHeadsDecoder::InputSize YoloHeadsDecoder::input_size(const std::vector<Tensor>& outputs) const {
   if (input_height_ && input_width_) return {input_height_, input_width_};
-  for (const Level& level : levels_)
-    for (const Head* head : {&level.box, &level.score, &level.keypoints}) {
-      const Tensor& tensor = outputs[head->index];
-      if (!has_grid(head->layout) || tensor.ndim != 4) continue;
-      const std::size_t row = head->layout == HeadLayout::kNchw ? 2 : 1;
-      return {tensor.shape[row] * level.stride, tensor.shape[row + 1] * level.stride};
-    }
+  std::vector<const Head*> heads;
+  for (const Level& level : levels_) {
+    heads.insert(heads.end(), {&level.box, &level.score, &level.keypoints});
+    if (level.has_visibility) heads.push_back(&level.visibility);
+  }
+  if (heatmap_) heads.push_back(&*heatmap_);
+  for (const Head* head : heads) {
+    const Tensor& tensor = outputs[head->index];
+    if (!has_grid(head->layout) || tensor.ndim != 4) continue;
+    const std::size_t row = head->layout == HeadLayout::kNchw ? 2 : 1, stride = static_cast<std::size_t>(head->stride);
+    return {tensor.shape[row] * stride, tensor.shape[row + 1] * stride};
+  }
   throw std::invalid_argument("no output has a grid (1, C, H, W) or (1, H, W, C): the input size is not known");
 }
 
