@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the trainer: torch is not installed")
 
-if find_spec("paddle") is not None:
-    import paddle  # noqa: F401  # before TensorFlow, or it crashes
+if find_spec("paddle") is not None:  # it crashes where TensorFlow was imported before it
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import paddle  # noqa: F401
 
 from edgepose_trainer.checkpoint import Checkpoint, save_checkpoint  # noqa: E402
 from edgepose_trainer.export.registry import formats  # noqa: E402
