@@ -112,7 +112,7 @@ def test_a_folded_network_comes_back_folded(tmp_path: Path) -> None:
 def test_a_loaded_network_trains(saved: Path) -> None:
     network = load_checkpoint(saved).model.train()
     raw = network(torch.rand(2, 3, 32, 32))
-    sum(level.mean() for role in raw for level in role).backward()
+    sum(level.mean() for level in raw.tensors()).backward()
     learning = {name for name, p in network.named_parameters() if p.grad is not None}
     assert learning == {name for name, p in network.named_parameters() if p.requires_grad}
     assert {n for n, p in network.named_parameters() if not p.requires_grad} == {
