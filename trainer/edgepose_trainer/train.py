@@ -122,7 +122,9 @@ class Run:
             callback(self)
 
     def close(self) -> None:
-        """Ends the loaders' workers."""
+        """Ends the loaders' workers, and what reduces gradients: it may not outlive its process group, whose threads
+        it would wait for while it holds the interpreter's lock that they need to end."""
+        self.forward = self.network
         self.loader.close()
         if self.val_loader is not None:
             self.val_loader.close()
