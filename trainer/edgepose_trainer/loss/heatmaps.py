@@ -39,19 +39,44 @@ def heatmap_targets(
 def heatmap_weights(
     boxes: Tensor, known: Tensor, pictures: Tensor, background: Tensor | None, shape: tuple[int, int, int]
 ) -> Tensor:
-    """(B, K, H, W): 1 where a map is known, 0 in the boxes of people whose point is unknown, and outside all boxes the
-    picture's background weight. boxes: (M, 4) x1, y1, x2, y2 in cells; known: (M, K) bool; background: (B,) or None."""
+    """(B, K, H, W): 0 in the boxes of people whose point is unknown, elsewhere 1 in the boxes of people whose point is
+    known, and outside all boxes the picture's background weight. boxes: (M, 4) x1, y1, x2, y2 in cells; known: (M, K)
+    bool; pictures: (M,); background: (B,) or None, which is 1 everywhere."""
     batch, height, width = shape
+    place = pictures, _place_in_picture(pictures, batch)
+    most = int(place[1].max()) + 1 if len(pictures) else 0
+
+    def spread(rows: Tensor) -> Tensor:
+        """(M, C) as (B, most, C), 0 where a picture has fewer people."""
+        return rows.new_zeros(batch, most, rows.shape[1]).index_put_(place, rows)
+
+    down, across = spread(_inside(boxes[:, 1::2], height)), spread(_inside(boxes[:, 0::2], width))
+
+    def covered(points: Tensor) -> Tensor:
+        """Cells in the box of anybody with that point."""
+        chosen = spread(points.float())
+        columns = (chosen[:, :, :, None] * down[:, :, None]).flatten(2).transpose(1, 2)
+        return (columns @ across).view(batch, -1, height, width) > 0
+
     weights = boxes.new_ones(batch, known.shape[1], height, width)
     if background is not None:
-        weights *= background[:, None, None, None]
-    x0, y0 = boxes[:, :2].floor().long().clamp_min(0).T.tolist()
-    x1, y1 = boxes[:, 2:].ceil().long().clamp_min(0).T.tolist()
-    for person, picture in enumerate(pictures.tolist()):
-        inside = weights[picture, :, y0[person] : y1[person], x0[person] : x1[person]]
-        inside[known[person]] = 1
-        inside[~known[person]] = 0
-    return weights
+        weights = torch.where(covered(known), weights, background[:, None, None, None])
+    return weights.masked_fill_(covered(~known), 0)
+
+
+def _inside(spans: Tensor, side: int) -> Tensor:
+    """(M, side): 1 for the cells that the spans (M, 2) begin, end touch."""
+    cell = torch.arange(side, device=spans.device)
+    return ((cell >= spans[:, :1].floor()) & (cell < spans[:, 1:].ceil())).float()
+
+
+def _place_in_picture(pictures: Tensor, batch: int) -> Tensor:
+    """(M,): each person's number among those of the same picture."""
+    counts = torch.zeros(batch, dtype=torch.long, device=pictures.device)
+    counts.index_add_(0, pictures, torch.ones_like(pictures))
+    order = pictures.argsort(stable=True)
+    place = torch.arange(len(pictures), device=pictures.device) - (counts.cumsum(0) - counts)[pictures[order]]
+    return torch.empty_like(place).index_put_((order,), place)
 
 
 def heatmap_loss(logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:

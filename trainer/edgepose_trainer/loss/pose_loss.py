@@ -185,6 +185,8 @@ class _Targets:
         height, width = (side * stride for side in raw.box[0].shape[2:])
         pictures, device = len(raw.box[0]), raw.box[0].device
         size = torch.tensor((width, height), dtype=torch.float32, device=device)
+        _check_range(batch["cls"], nc, "cls")
+        _check_range(batch["batch_idx"], pictures, "batch_idx")
         self.pictures = batch["batch_idx"].to(device).long().flatten()
         self.classes = batch["cls"].to(device).long().flatten()
         boxes, keypoints = batch["boxes"].to(device).float(), batch["keypoints"].to(device).float()
@@ -196,8 +198,6 @@ class _Targets:
                 f"keypoints ({count}, {kpt_shape[0]}, {kpt_shape[1]}); got {tuple(batch['cls'].shape)}, "
                 f"{tuple(boxes.shape)} and {tuple(keypoints.shape)}"
             )
-        _check_range(self.classes, nc, "cls")
-        _check_range(self.pictures, pictures, "batch_idx")
         half = boxes[:, 2:] / 2
         self.boxes = torch.cat((boxes[:, :2] - half, boxes[:, :2] + half), 1) * size.repeat(2)
         self.keypoints = keypoints[:, :, :2] * size
