@@ -137,6 +137,11 @@ def test_a_time_limit_sets_the_epochs(tiny_settings: dict[str, Any], tmp_path: P
     assert len((result.folder / "results.csv").read_text().splitlines()) < 20
 
 
+def test_the_last_epoch_that_fits_the_time_is_validated(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    result = run(tiny_settings, tmp_path, epochs=1000, time=0.5 / 3600, val_period=1000)
+    assert result.best is not None
+
+
 def test_save_period_keeps_checkpoints_and_the_end_drops_the_training_state(
     tiny_settings: dict[str, Any], tmp_path: Path
 ) -> None:

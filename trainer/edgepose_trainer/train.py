@@ -166,6 +166,7 @@ def train(
             while not run.state.finished and not run.stop:
                 if not train_epoch(run, stopped):
                     return interrupted(run)
+                fit_time(run)
                 record_epoch(run, validate_epoch(run))
         return finish(run)
 
@@ -513,6 +514,15 @@ def is_save_due(config: Config, seconds: float, batches: int) -> bool:
     return bool(minutes or (config.save_batches and batches >= config.save_batches))
 
 
+def fit_time(run: Run) -> None:
+    """With `time`: as many epochs as fit into it, as long as those so far; at least the one just trained."""
+    state, hours = run.state, run.config.time
+    if hours is not None:
+        done = state.epoch + 1
+        fitting = math.floor(hours * 3600 / (state.seconds / done))
+        state.epochs = distributed.share(max(done, fitting), run.world)
+
+
 def validate_epoch(run: Run) -> Metrics | None:
     """Accuracy of the averaged weights, in the arithmetic of training; None in epochs without validation, and in
     processes but the first."""
@@ -536,16 +546,13 @@ def validate_epoch(run: Run) -> Metrics | None:
 
 
 def record_epoch(run: Run, metrics: Metrics | None) -> None:
-    """Ends an epoch: table, checkpoints, early stopping, and how many epochs fit into `time`."""
+    """Ends an epoch: table, checkpoints, early stopping."""
     config, state = run.config, run.state
     line, losses = run.line, [value / len(run.loader) for value in state.losses]
     assert line is not None
     line.close(metrics)
     run.metrics = metrics or run.metrics
     state.epoch, state.batch, state.losses = state.epoch + 1, 0, [0.0] * len(LOSS_NAMES)
-    if config.time is not None:
-        fitting = math.floor(config.time * 3600 / (state.seconds / state.epoch))
-        state.epochs = distributed.share(max(state.epoch, fitting), run.world)
     better = metrics is not None and metrics.fitness > state.best_fitness
     if metrics is not None and better:
         state.best_fitness, state.best_epoch = metrics.fitness, state.epoch
