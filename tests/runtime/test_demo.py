@@ -141,7 +141,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 def test_the_command_finds_people_until_ctrl_c(model_word: list[str]) -> None:
-    with running_demo(model_word, PICTURES[0]) as url:
+    with running_demo(model_word, PICTURES[1]) as url:
         port = int(url.rstrip("/").rpartition(":")[2])
 
         def state() -> dict[str, object]:
@@ -162,7 +162,7 @@ def test_chromium_shows_the_video_and_the_numbers(model_word: list[str], tmp_pat
         pytest.skip("needs chromium and chromedriver")
     cv2, webdriver = pytest.importorskip("cv2"), pytest.importorskip("selenium.webdriver")
     video = tmp_path / "clip.avi"
-    picture = cv2.imread(str(PICTURES[0]))
+    picture = cv2.imread(str(PICTURES[1]))
     writer = cv2.VideoWriter(str(video), cv2.VideoWriter_fourcc(*"MJPG"), 10, (512, 512))
     for shift in range(20):
         writer.write(np.roll(picture, shift, 1))
