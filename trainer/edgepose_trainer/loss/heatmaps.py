@@ -43,12 +43,12 @@ def heatmap_weights(
     known, and outside all boxes the picture's background weight. boxes: (M, 4) x1, y1, x2, y2 in cells; known: (M, K)
     bool; pictures: (M,); background: (B,) or None, which is 1 everywhere."""
     batch, height, width = shape
-    place = pictures, _place_in_picture(pictures, batch)
-    most = int(place[1].max()) + 1 if len(pictures) else 0
+    number = (pictures[:, None] == pictures).tril(-1).sum(1)  # of each person among those of the same picture
+    most = int(number.max()) + 1 if len(number) else 0
 
     def spread(rows: Tensor) -> Tensor:
         """(M, C) as (B, most, C), 0 where a picture has fewer people."""
-        return rows.new_zeros(batch, most, rows.shape[1]).index_put_(place, rows)
+        return rows.new_zeros(batch, most, rows.shape[1]).index_put_((pictures, number), rows)
 
     down, across = spread(_inside(boxes[:, 1::2], height)), spread(_inside(boxes[:, 0::2], width))
 
@@ -68,15 +68,6 @@ def _inside(spans: Tensor, side: int) -> Tensor:
     """(M, side): 1 for the cells that the spans (M, 2) begin, end touch."""
     cell = torch.arange(side, device=spans.device)
     return ((cell >= spans[:, :1].floor()) & (cell < spans[:, 1:].ceil())).float()
-
-
-def _place_in_picture(pictures: Tensor, batch: int) -> Tensor:
-    """(M,): each person's number among those of the same picture."""
-    counts = torch.zeros(batch, dtype=torch.long, device=pictures.device)
-    counts.index_add_(0, pictures, torch.ones_like(pictures))
-    order = pictures.argsort(stable=True)
-    place = torch.arange(len(pictures), device=pictures.device) - (counts.cumsum(0) - counts)[pictures[order]]
-    return torch.empty_like(place).index_put_((order,), place)
 
 
 def heatmap_loss(logits: Tensor, target: Tensor, weights: Tensor) -> Tensor:
