@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgepose import PoseRunner, cli, shipped
+from edgepose import PoseResult, PoseRunner, cli, shipped
 from edgepose.artifact import read_spec
 from edgepose.benchmark import run_case
 from edgepose.coco import KEYPOINT_NAMES, SIGMAS
@@ -86,10 +86,23 @@ def test_the_default_model_is_as_good_as_its_export_says_the_checkpoint_is(defau
     assert parity["ap"] >= parity["reference_ap"] - 0.010
 
 
-@pytest.mark.parametrize("picture", shipped.PICTURES, ids=lambda path: path.stem)
+FOUND_TWICE = pytest.mark.xfail(reason="found twice, in boxes that overlap by little more than half", strict=True)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [pytest.param(p, id=p.stem, marks=FOUND_TWICE if p.stem == "astronaut" else ()) for p in shipped.PICTURES],
+)
 def test_the_default_model_finds_the_one_person_of_each_photo(default_model: Path, picture: Path) -> None:
-    # So close a person may be found twice, in boxes that overlap by little more than half.
-    result = PoseRunner(iou=0.4).predict(picture)
+    check_the_one_person(PoseRunner().predict(picture), picture)
+
+
+@pytest.mark.parametrize("picture", shipped.PICTURES, ids=lambda path: path.stem)
+def test_a_smaller_iou_joins_a_person_found_twice(default_model: Path, picture: Path) -> None:
+    check_the_one_person(PoseRunner(iou=0.4).predict(picture), picture)
+
+
+def check_the_one_person(result: PoseResult, picture: Path) -> None:
     assert len(result) == 1
     for name, place in PLACES[picture.name].items():
         assert np.hypot(*np.subtract(result[0].keypoint(name)[:2], place)) < WITHIN, name
@@ -141,7 +154,6 @@ def test_a_build_without_the_model_says_so(
 
 
 def test_a_benchmark_case_of_no_model_is_of_the_default_one(default_model: Path) -> None:
-    request = {"options": {"conf": 0.25}, "source": str(shipped.PICTURES[0]), "runs": 2, "warmup": 1}
+    request = {"options": {"conf": 0.25}, "source": str(shipped.PICTURES[1]), "runs": 2, "warmup": 1}
     case = run_case(None, "auto", 1, request, 60)
-    people = len(PoseRunner().predict(shipped.PICTURES[0]))
-    assert (case.status, case.model, case.facts["people"]) == ("ok", "default model", people)
+    assert (case.status, case.model, case.facts["people"]) == ("ok", "default model", 1)
