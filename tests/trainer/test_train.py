@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,22 @@ def test_training_lowers_the_loss(tiny_settings: dict[str, Any], tmp_path: Path)
     rows = [line.split(",") for line in (result.folder / "results.csv").read_text().splitlines()]
     column = rows[0].index("loss/pose")
     assert float(rows[-1][column]) < 0.9 * float(rows[1][column])
+
+
+def test_gradients_are_clipped_to_their_norm(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    """SGD without momentum moves the weights by at most rate x norm a step."""
+    weights: list[torch.Tensor] = []
+
+    def remember(run: Run) -> None:
+        weights.append(torch.cat([p.detach().flatten() for p in run.network.parameters()]))
+
+    run(
+        tiny_settings, tmp_path, {"on_train_start": [remember], "on_batch_end": [remember]},
+        epochs=1, val=False, nbs=4, optimizer="SGD", lr0=1.0, lrf=1.0, momentum=0.0, warmup_epochs=0.0,
+        weight_decay=0.0, clip=0.01,
+    )  # fmt: skip
+    moved = [float((after - before).norm()) for before, after in pairwise(weights)]
+    assert moved == [0.0, *[pytest.approx(0.01, rel=1e-3)] * (len(moved) - 1)]  # a batch ends before its step
 
 
 def test_multi_scale_accumulation_and_progressive_sizes_train(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
