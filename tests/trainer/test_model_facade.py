@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from edgepose_trainer.cli import VERBS
+from edgepose_trainer.config import default_settings
 from edgepose_trainer.train import Run
 
 from edgepose import PoseModel, PoseResult, PoseRunner
@@ -174,6 +176,15 @@ def test_the_command_prints_settings_and_info(capsys: pytest.CaptureFixture[str]
     assert "epochs: 100 # " in capsys.readouterr().out
     assert main(["info", "model=yolov8n-pose.yaml", "json=true"]) == 0
     assert json.loads(capsys.readouterr().out)["parameters"] == 3289964
+
+
+@pytest.mark.parametrize("verb", ["train", "val"])
+def test_the_commands_defaults_are_those_of_the_settings(verb: str) -> None:
+    """So that the command and Python measure alike."""
+    defaults = default_settings() | ({"name": "val"} if verb == "val" else {})
+    given = {option.name: option.default for option in VERBS[verb].options if option.name in defaults}
+    expected = {name: defaults[name] for name in given}
+    assert given | {"model": None} == expected | {"model": None}
 
 
 def test_a_wrong_setting_of_the_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

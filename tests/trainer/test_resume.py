@@ -60,6 +60,32 @@ def test_a_run_that_died_goes_on_to_the_same_weights_and_table(
     assert losses(result.folder) == losses(whole)
 
 
+def test_a_run_in_float16_goes_on_with_its_gradient_scale(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    """The scale doubles after a number of good steps, which is part of the state, too."""
+
+    def quick(run: Run) -> None:
+        run.scaler.set_growth_interval(2)
+
+    def die(run: Run) -> None:
+        if run.state.epoch * len(run.loader) + run.state.batch == 4:
+            raise Killed
+
+    settings = tiny_settings | {"amp": "fp16", "save_batches": 1, "val": False}
+    scales: list[float] = []
+    watch = {"on_train_start": [quick], "on_batch_end": [lambda run: scales.append(run.scaler.get_scale())]}
+    whole = train(load_config(None, settings | {"project": str(tmp_path / "whole")}), watch)
+    expected, scales[:] = list(scales), []
+    killed = settings | {"project": str(tmp_path / "killed")}
+    with pytest.raises(Killed):
+        train(load_config(None, killed), watch | {"on_batch_end": [*watch["on_batch_end"], die]})
+    last = tmp_path / "killed" / "train" / "weights" / "last.pt"
+    scales.pop()  # the batch whose step was lost
+    result = train(load_config(None, {"resume": str(last), "verbose": False, "threads": 1, "workers": 0}), watch)
+    assert scales == expected
+    assert len(set(scales)) > 1
+    assert_same_weights(result.folder / "weights" / "last.pt", whole.folder / "weights" / "last.pt")
+
+
 def losses(folder: Path) -> list[list[str]]:
     rows = [line.split(",") for line in (folder / "results.csv").read_text().splitlines()]
     kept = [i for i, name in enumerate(rows[0]) if "loss" in name or "AP" in name or name == "epoch"]

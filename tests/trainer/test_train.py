@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import platform
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +119,22 @@ def test_training_lowers_the_loss(tiny_settings: dict[str, Any], tmp_path: Path)
     rows = [line.split(",") for line in (result.folder / "results.csv").read_text().splitlines()]
     column = rows[0].index("loss/pose")
     assert float(rows[-1][column]) < 0.9 * float(rows[1][column])
+
+
+def test_gradients_are_clipped_to_their_norm(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    """SGD without momentum moves the weights by at most rate x norm a step."""
+    weights: list[torch.Tensor] = []
+
+    def remember(run: Run) -> None:
+        weights.append(torch.cat([p.detach().flatten() for p in run.network.parameters()]))
+
+    run(
+        tiny_settings, tmp_path, {"on_train_start": [remember], "on_batch_end": [remember]},
+        epochs=1, val=False, nbs=4, optimizer="SGD", lr0=1.0, lrf=1.0, momentum=0.0, warmup_epochs=0.0,
+        weight_decay=0.0, clip=0.01,
+    )  # fmt: skip
+    moved = [float((after - before).norm()) for before, after in pairwise(weights)]
+    assert moved == [0.0, *[pytest.approx(0.01, rel=1e-3)] * (len(moved) - 1)]  # a batch ends before its step
 
 
 def test_multi_scale_accumulation_and_progressive_sizes_train(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
@@ -256,6 +276,27 @@ def test_settings_that_cannot_work_are_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         run(tiny_settings, tmp_path, **settings)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is told to keep freed memory")
+def test_freed_memory_is_kept_for_the_next_step() -> None:
+    """Where malloc gave a tensor's 64 MiB back, the kernel maps all pages anew, in small or huge ones, each time."""
+    script = """
+import resource, torch
+from edgepose_trainer.train import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(1 << 24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+without = faults()
+keep_freed_memory()
+faults()
+print(without, faults())
+"""
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    without, kept = (int(word) for word in answer.split())
+    assert kept < 100 < without
 
 
 def test_no_worker_outlives_a_run_that_fails(tiny_settings: dict[str, Any], tmp_path: Path) -> None:

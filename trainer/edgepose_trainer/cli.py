@@ -68,8 +68,7 @@ _VAL = Verb(
     (
         replace(_MODEL, required=False, help=f"{_MODEL.help}; the one that ships if not given"),
         *_settings(("data", "split", "imgsz", "batch", "rect", "conf", "iou", "max_det", "device", "workers", "cache")),
-        Option("amp", SETTING, False, 'mixed precision, "bf16" or "fp16": faster, the AP moves by some 0.001'),
-        *_settings(("threads", "plots", "project")),
+        *_settings(("amp", "threads", "plots", "project")),
         Option("name", TEXT, "val", "the run's folder; val2, val3 … where it exists"),
         *_settings(("exist_ok",)),
         _JSON,

@@ -40,7 +40,8 @@ def build_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer
     if not settings:
         raise ValueError("freeze leaves no weight to train")
     if config.optimizer == "SGD":
-        return torch.optim.SGD(settings, lr=config.lr0, momentum=config.momentum, nesterov=True, fused=True)
+        momentum = config.momentum
+        return torch.optim.SGD(settings, lr=config.lr0, momentum=momentum, nesterov=momentum > 0, fused=True)
     return torch.optim.AdamW(settings, lr=config.lr0, betas=(config.momentum, 0.999), fused=True)
 
 

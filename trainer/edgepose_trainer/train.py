@@ -6,6 +6,7 @@ is in `last.pt`. So a run that was killed goes on with `resume` to the very same
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import random
@@ -218,6 +219,8 @@ def prepare(
 ) -> Run:
     """Everything a run needs, new or as the checkpoint left it."""
     set_machine(config)
+    if world.device.type == "cpu":
+        keep_freed_memory()
     data = read_data(config, world)
     folder = distributed.share(run_folder(config) if world.main else None, world)
     config = config.replace(project=str(folder.parent), name=folder.name)
@@ -273,6 +276,15 @@ def set_machine(config: Config) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not config.deterministic
     torch.backends.cudnn.deterministic = config.deterministic
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc's malloc to keep what is freed: every step asks for the same memory again, and to have it mapped and
+    filled with zeros anew takes a tenth of a step on a CPU. Other allocators are left alone."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        _ = mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # old ones refuse more than 32 MiB
 
 
 def read_data(config: Config, world: World) -> DataConfig:
@@ -702,6 +714,7 @@ def explained_memory_errors(config: Config) -> Iterator[None]:
 
 
 SAME_CTRL_C_S = 1.0
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "is killed by signal: Killed")
 
 
