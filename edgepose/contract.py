@@ -93,6 +93,7 @@ class DecoderSpec(NamedTuple):
 
     normalized: boxes and keypoints of a "yolo" or "yolo_end2end" tensor are fractions of the input's width and height
     instead of its pixels (Ultralytics' TFLite exports); the input then has a fixed size.
+    iou: people that overlap more are one, unless the user says otherwise (NMS); what the model was validated with.
     """
 
     type: DecoderType
@@ -100,6 +101,7 @@ class DecoderSpec(NamedTuple):
     kpt_shape: tuple[int, int] = (17, 3)
     reg_max: int = 16
     normalized: bool = False
+    iou: float = 0.7
 
 
 class PeopleSpec(NamedTuple):
@@ -113,8 +115,8 @@ class PeopleSpec(NamedTuple):
 
 
 class ModelSpec(NamedTuple):
-    """The whole contract. origin: free-form facts (edgepose_version, checkpoint_sha256, license, data, thresholds,
-    parity, producer …), JSON values only."""
+    """The whole contract. origin: free-form facts (edgepose_version, checkpoint_sha256, license, data, parity,
+    producer …), JSON values only."""
 
     input: InputSpec
     outputs: tuple[OutputSpec, ...]
@@ -145,6 +147,7 @@ class ModelSpec(NamedTuple):
                 "kpt_shape": list(self.decoder.kpt_shape),
                 "reg_max": self.decoder.reg_max,
                 "normalized": self.decoder.normalized,
+                "iou": self.decoder.iou,
             },
             "people": {
                 "class_names": list(self.people.class_names),
@@ -250,6 +253,13 @@ def _number(value: object, path: str, *, positive: bool = False) -> float:
     if positive and value < 1e-30:
         _fail(path, value, expected)
     return float(value)
+
+
+def _share(value: object, path: str) -> float:
+    number = _number(value, path)
+    if not 0 <= number <= 1:
+        _fail(path, value, "a number in 0..1")
+    return number
 
 
 def _flag(value: object, path: str) -> bool:
@@ -383,7 +393,7 @@ class _Parser:
         )
 
     def decoder(self, value: object) -> DecoderSpec:
-        known = ("type", "num_classes", "kpt_shape", "reg_max", "normalized")
+        known = ("type", "num_classes", "kpt_shape", "reg_max", "normalized", "iou")
         fields = self.fields(value, "decoder", known, ("type",))
         count, values = _items(fields.get("kpt_shape", (17, 3)), "decoder.kpt_shape", 2, 2)
         return DecoderSpec(
@@ -395,6 +405,7 @@ class _Parser:
             ),
             reg_max=_integer(fields.get("reg_max", 16), "decoder.reg_max", 1, 256),
             normalized=_flag(fields.get("normalized", False), "decoder.normalized"),
+            iou=_share(fields.get("iou", 0.7), "decoder.iou"),
         )
 
     def people(self, value: object, decoder: DecoderSpec) -> PeopleSpec:

@@ -41,7 +41,8 @@ class PoseRunner:
         model: path of a .onnx, .tflite or OpenVINO (.xml or its folder) file; or an artifact that is open already,
             which the runner then owns; None: the model that comes with edgepose.
         conf: least score of a person, 0 to 1.
-        iou: two people that overlap more than this are one: box IoU, or OKS with ``nms="oks"``.
+        iou: two people that overlap more than this are one: box IoU, or OKS with ``nms="oks"``; None: what the model
+            asks for, 0.7 where it asks for nothing.
         max_det: most people in a result.
         device: "auto", "cpu", or as the runtime calls it: "gpu", "npu", "cuda", "edgetpu", "edgetpu:1", "usb", "pci".
         backend: "auto" (chosen by the file), "onnxruntime", "openvino" or "tflite".
@@ -70,7 +71,7 @@ class PoseRunner:
         model: str | os.PathLike[str] | Artifact | None = None,
         *,
         conf: float = 0.25,
-        iou: float = 0.7,
+        iou: float | None = None,
         max_det: int = 300,
         device: str = "auto",
         backend: str = "auto",
@@ -91,8 +92,9 @@ class PoseRunner:
         options = {name: value for name, value in locals().items() if name not in ("self", "unknown")}
         for name in unknown:
             raise TypeError(unknown_option(name, options))
-        for name in ("conf", "iou"):
-            check_number(name, options[name])
+        check_number("conf", conf)
+        if iou is not None:
+            check_number("iou", iou)
         for name in ("max_det", "max_candidates"):
             check_integer(name, options[name])
         self._options = options
@@ -113,7 +115,7 @@ class PoseRunner:
             self._decode = make_decoder(
                 self._spec,
                 conf=conf,
-                iou=iou,
+                iou=self._spec.decoder.iou if iou is None else iou,
                 max_det=max_det,
                 max_candidates=max_candidates,
                 nms=nms,

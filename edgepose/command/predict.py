@@ -65,7 +65,7 @@ def run(
     source: str | None = None,
     model: str | None = None,
     conf: float = 0.25,
-    iou: float = 0.7,
+    iou: float | None = None,
     max_det: int = 300,
     classes: Sequence[int] | None = None,
     nms: Any = "iou",

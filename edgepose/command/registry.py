@@ -37,7 +37,7 @@ _PREDICT = Verb(
             "picture, folder, glob, URL, video, camera number or rtsp://…; two that ship if not given",
         ),
         Option("conf", FLOAT, 0.25, "least score of a person"),
-        Option("iou", FLOAT, 0.7, "overlap above which the lower-scored of two people is dropped"),
+        Option("iou", FLOAT, None, "overlap above which the lower-scored person is dropped; the model's if not given"),
         Option("max_det", INT, 300, "most people in a picture"),
         Option("classes", INTS, None, "keep these class numbers only", repeated=True),
         Option("nms", one_of("iou", "oks"), "iou", "overlap by boxes (iou) or by keypoints (oks)"),

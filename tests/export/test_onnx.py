@@ -30,6 +30,18 @@ def test_three_classes_of_four_points_in_a_flat_input_by_twos(
     assert {int(i) for result in expected for i in result.class_ids} == {0, 1, 2}
 
 
+def test_nms_joins_what_it_joined_where_the_checkpoint_was_validated(
+    make_checkpoint: Callable[..., Path], pictures: list[Any]
+) -> None:
+    checkpoint = make_checkpoint(settings={"imgsz": 64, "iou": 0.3})
+    path = PoseModel(checkpoint).export("onnx")
+    spec = read_spec(path)
+    assert spec is not None
+    assert spec.decoder.iou == PoseModel(checkpoint).runner().spec.decoder.iou == 0.3
+    few, many = (people_of_artifact(path, pictures, **options) for options in ({}, {"iou": 0.7}))
+    assert sum(map(len, few)) < sum(map(len, many))
+
+
 @pytest.mark.slow
 def test_any_size_and_batch(person: Path, pictures: list[Any]) -> None:
     path = PoseModel(person).export("onnx", dynamic=True)

@@ -38,6 +38,7 @@ def test_every_field_of_schema_1_0_is_read(document: dict[str, Any]) -> None:
     assert [output.role for output in spec.outputs] == ["box", "score", "keypoints", "visibility"]
     assert spec.outputs[0].quantization == Quantization(0.125, 7)
     assert spec.decoder.num_classes == 2
+    assert spec.decoder.iou == 0.5
     assert spec.people.class_names == ("cat", "dog")
     assert spec.people.flip == (0, 2, 1, 4, 3)
     assert spec.origin["parity"]["ap"] == 0.341
@@ -166,6 +167,9 @@ BAD_FIELDS = [
     ("decoder.kpt_shape", [5, 2], "outputs"),
     ("decoder.reg_max", 0, "decoder.reg_max"),
     ("decoder.normalized", True, "decoder.normalized"),
+    ("decoder.iou", 1.5, "decoder.iou"),
+    ("decoder.iou", -0.1, "decoder.iou"),
+    ("decoder.iou", None, "decoder.iou"),
     ("people.class_names", ["cat", 7], r"people.class_names\[1\]"),
     ("people.class_names", ["cat", "do\ng"], r"people.class_names\[1\]"),
     ("people.keypoint_names", ["a"], "people.keypoint_names"),

@@ -291,6 +291,19 @@ def test_a_decoded_tensor_of_every_type_is_read_as_its_real_numbers(make_onnx: M
     assert_same(result, reference.decode_yolo(meant, (1, 1, 0, 0), (SIDE, SIDE), rules((17, 3))))
 
 
+@pytest.mark.parametrize(("asked", "given", "found"), [(0.7, None, 2), (0.5, None, 1), (0.5, 0.7, 2), (0.7, 0.5, 1)])
+def test_the_overlap_of_nms_is_the_models_unless_another_is_given(
+    make_onnx: Make, asked: float, given: float | None, found: int
+) -> None:
+    """Two boxes of 10 x 10 pixels with an IoU of 0.6, 2.5 pixels apart."""
+    tensor = np.zeros((1, 56, 2), np.float32)
+    tensor[0, :5] = [[16, 18.5], [16, 16], [10, 10], [10, 10], [0.9, 0.8]]
+    spec = spec_of()
+    spec["decoder"]["iou"] = asked
+    result = run(make_onnx({"output0": tensor}, (1, 3, SIDE, SIDE)), spec=spec, iou=given)
+    assert len(result) == found
+
+
 @each_onnx_runtime
 @pytest.mark.parametrize("dtype", SCALES)
 @pytest.mark.parametrize("layout", ["NCHW", "NAC"])

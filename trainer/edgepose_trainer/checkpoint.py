@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 import edgepose
+from edgepose.contract import DecoderSpec
 from edgepose_trainer import foreign
 from edgepose_trainer.nn.config import read_config
 from edgepose_trainer.nn.network import PoseNetwork
@@ -52,6 +53,13 @@ class Checkpoint:
     metrics: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] | None = None
     origin: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def decoder(self) -> DecoderSpec:
+        """How its raw heads are read; NMS as it was validated."""
+        model = self.model
+        decoder = DecoderSpec("yolo_heads", model.nc, model.kpt_shape, model.reg_max)
+        return decoder._replace(iou=self.settings.get("iou", decoder.iou))
 
 
 @dataclass(frozen=True)

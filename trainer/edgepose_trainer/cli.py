@@ -263,7 +263,7 @@ def predict(
     model: str,
     source: str | None = None,
     conf: float = 0.25,
-    iou: float = 0.7,
+    iou: float | None = None,
     max_det: int = 300,
     nms: str = "iou",
     agnostic: bool = False,

@@ -158,8 +158,8 @@ class PoseModel:
         if config.threads:
             torch.set_num_threads(config.threads)
         if self.checkpoint is None:
-            size = {"imgsz": settings["imgsz"]} if settings.get("imgsz") is not None else {}
-            runner = self.runner(conf=config.conf, iou=config.iou, max_det=config.max_det, clip=False, **size)
+            own = {name: settings[name] for name in ("iou", "imgsz") if settings.get(name) is not None}
+            runner = self.runner(conf=config.conf, max_det=config.max_det, clip=False, **own)
             self.metrics = validate_runner(runner, dataset, dataset_config, validators)
             return self.metrics
         self._check_shape(dataset_config)
@@ -246,13 +246,12 @@ class PoseModel:
             if entry is not None and entry.open is not None:
                 return PoseRunner(entry.open(self.path, str(device or "auto")), **options)
             return PoseRunner(self.path, device=str(device or "auto"), **options)
-        from edgepose_trainer.torch_backend import open_network
+        from edgepose_trainer.torch_backend import open_checkpoint
 
         if "imgsz" not in options and isinstance(size := self.checkpoint.settings.get("imgsz"), int):
             options["imgsz"] = size
         place = distributed.parse_devices(device)[0]
-        artifact = open_network(self.checkpoint.model, self.checkpoint.people, place, str(self.path))
-        return PoseRunner(artifact, **options)
+        return PoseRunner(open_checkpoint(self.checkpoint, place, str(self.path)), **options)
 
     def _val_settings(self, data: Any, settings: Mapping[str, Any]) -> tuple[Config, DataConfig]:
         for name in settings:

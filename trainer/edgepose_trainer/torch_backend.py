@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from edgepose.artifact import Artifact
 from edgepose.backends.base import TensorSpec, check_shape
-from edgepose.contract import DecoderSpec, InputSpec, ModelSpec, OutputSpec, PeopleSpec, ResizeSpec
+from edgepose.contract import InputSpec, ModelSpec, OutputSpec, PeopleSpec, ResizeSpec
 from edgepose.modelfiles.detect import ModelFile
+from edgepose_trainer.checkpoint import Checkpoint
 from edgepose_trainer.nn import PoseNetwork, RawHeads
 
 
@@ -74,17 +75,20 @@ def people_spec(people: Mapping[str, Any]) -> PeopleSpec:
     )
 
 
-def network_spec(network: PoseNetwork, people: PeopleSpec) -> ModelSpec:
-    """How a network is fed, and how what `head_arrays` gives is read."""
+def checkpoint_spec(checkpoint: Checkpoint) -> ModelSpec:
+    """How a checkpoint's network is fed, and how what `head_arrays` gives is read.
+
+    Raises ValueError where the file says what cannot be.
+    """
     return ModelSpec(
-        input=InputSpec("images", batch=None, resize=ResizeSpec(stride=max(network.strides))),
-        outputs=head_specs(network),
-        decoder=DecoderSpec("yolo_heads", network.nc, network.kpt_shape, network.reg_max),
-        people=people,
-    )
+        input=InputSpec("images", batch=None, resize=ResizeSpec(stride=max(checkpoint.model.strides))),
+        outputs=head_specs(checkpoint.model),
+        decoder=checkpoint.decoder,
+        people=people_spec(checkpoint.people),
+    ).checked()
 
 
-def open_network(network: PoseNetwork, people: Mapping[str, Any], device: torch.device, given: str) -> Artifact:
-    """The network as an open artifact that `PoseRunner` takes. given: what the caller named, for messages."""
-    spec = network_spec(network, people_spec(people))
-    return Artifact(ModelFile(given, "torch", given), spec, "edgepose", TorchBackend(network, device))
+def open_checkpoint(checkpoint: Checkpoint, device: torch.device, given: str) -> Artifact:
+    """A checkpoint as an open artifact that `PoseRunner` takes. given: what the caller named, for messages."""
+    backend = TorchBackend(checkpoint.model, device)
+    return Artifact(ModelFile(given, "torch", given), checkpoint_spec(checkpoint), "edgepose", backend)

@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgepose.contract import PeopleSpec
 from edgepose.reading import make_decoder
 from edgepose.runner import PoseRunner
+from edgepose_trainer.checkpoint import Checkpoint
 from edgepose_trainer.config import Config
 from edgepose_trainer.data import Batch, DataConfig, Loader, PoseDataset
 from edgepose_trainer.metrics import Evaluator, Found, Metrics, Truth
 from edgepose_trainer.nn import PoseNetwork
-from edgepose_trainer.torch_backend import head_arrays, network_spec
+from edgepose_trainer.torch_backend import checkpoint_spec, head_arrays
 
 if TYPE_CHECKING:
     from edgepose.reading import Decoder
@@ -94,9 +94,8 @@ def validate(
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     # Not clipped: measured is what the network says, also beyond the picture's edge.
     options: dict[str, Any] = {"conf": config.conf, "iou": config.iou, "max_det": config.max_det, "clip": False}
-    decoder = make_decoder(
-        network_spec(network, PeopleSpec()), nms="iou", max_candidates=30000, agnostic=False, **options
-    )
+    spec = checkpoint_spec(Checkpoint(network))
+    decoder = make_decoder(spec, nms="iou", max_candidates=30000, agnostic=False, **options)
     evaluator = Evaluator(data.num_keypoints, data.sigmas, data.names, data.keypoint_names)
     watching = [v for v in validators if v.wants(epoch)]
     seconds = dict.fromkeys(_STAGES, 0.0)

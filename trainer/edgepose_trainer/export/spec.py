@@ -8,23 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import edgepose
-from edgepose.contract import DecoderSpec, ModelSpec
+from edgepose.contract import ModelSpec
 from edgepose_trainer.export.job import Converted, Job
 from edgepose_trainer.torch_backend import people_spec
 
 
 def model_spec(job: Job, made: Converted, source: Path) -> ModelSpec:
     """The contract of an artifact. source: the checkpoint's file."""
-    network = job.checkpoint.model
     heads = job.arguments.layout == "edgepose"
     normalized = not heads and made.metadata.get("normalized", False)
     metadata = {key: value for key, value in made.metadata.items() if key != "normalized"}
     return ModelSpec(
         input=made.input,
         outputs=made.outputs,
-        decoder=DecoderSpec(
-            "yolo_heads" if heads else "yolo", network.nc, network.kpt_shape, network.reg_max, normalized
-        ),
+        decoder=job.checkpoint.decoder._replace(type="yolo_heads" if heads else "yolo", normalized=normalized),
         people=people_spec(job.checkpoint.people),
         origin=_origin(job, source) | metadata,
     ).checked()
