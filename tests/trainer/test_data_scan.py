@@ -168,7 +168,7 @@ def test_a_list_elsewhere_counts_from_the_sets_path(make_dataset: Make, tmp_path
     assert names(scan(data)) == ["a"]
 
 
-@pytest.mark.parametrize("ending", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("ending", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_pictures_are_turned_as_exif_says(orientation: int, ending: str, tmp_path: Path) -> None:
     exif = Image.Exif()

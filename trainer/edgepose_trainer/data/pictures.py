@@ -50,6 +50,8 @@ def check_picture(path: str | os.PathLike[str]) -> PictureInfo:
             picture.draft("L", (1, 1))  # still reads every byte, at an eighth of the size
             orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
             picture.load()
+            if picture.format == "TIFF":  # turned by every reader as it is read
+                (width, height), orientation = picture.size, 1
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"the picture cannot be decoded: {error}") from None
     if min(width, height) < MIN_SIDE:

@@ -29,7 +29,7 @@ from edgepose_trainer.data.labels import PictureLabels, drop_duplicates, empty_l
 from edgepose_trainer.data.pictures import ENDINGS, check_picture
 from edgepose_trainer.data.progress import Progress
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 CHUNK = 64  # pictures that a thread checks before it reports
 
 
