@@ -106,6 +106,7 @@ def test_coco_json_is_read_by_the_evaluators_own_reader(tmp_path: Path, capsys: 
         (ROW + " 1", "row 1: 15 numbers"),
         ("0 0.5 0.5 0.25 0.5 0.4 0.3 2 0.6 0.7 1", "row 1: 11 numbers .2 keypoints., expected 14"),
         (ROW + "\n0 0.5 0.5 0.1 0.1", "row 2: 5 numbers .0 keypoints., expected 14"),
+        ("0 0.5 0.5 0.1 0.1 0.4 0.3 0.6 0.7 0 0", r"row 1: 11 numbers .*kpt_shape: \[3, 2\] would fit"),
         (ROW.replace("0.25", "nan"), "NaN"),
         (ROW.replace("0.25", "inf"), "NaN or infinite"),
         (ROW.replace("0.25", "0"), "no width or height"),
@@ -125,8 +126,13 @@ def test_a_broken_row_is_refused_with_the_reason(text: str, message: str) -> Non
         parse_text(text, SHAPE, 1)
 
 
+def test_text_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + ROW.encode() + b"\r\n")
+    assert read_label_file(tmp_path / "a.txt", SHAPE, 1).cls.tolist() == [0]
+
+
 def test_a_point_without_label_may_lie_anywhere() -> None:
-    labels = parse_text(ROW.replace("0 0 0", "-7 9 0"), SHAPE, 1)
+    labels = parse_text(ROW.replace("0 0 0", "-7 9e300 0"), SHAPE, 1)
     np.testing.assert_array_equal(labels.keypoints[0, 2], [0, 0, 0])
 
 

@@ -70,6 +70,16 @@ def test_a_broken_label_leaves_its_picture_out(row: list[float], reason: str, ma
     assert Path(the_problem(found).path).name == "b.png"
 
 
+@pytest.mark.parametrize("kind", ["folder", "dead link"])
+def test_labels_that_are_no_file_leave_their_picture_out(kind: str, make_dataset: Make, tmp_path: Path) -> None:
+    data = make_dataset({"a": [GOOD], "b": None})
+    labels = tmp_path / "labels/train/b.txt"
+    labels.mkdir() if kind == "folder" else labels.symlink_to("nowhere.txt")
+    found = scan(data)
+    assert names(found) == ["a"]
+    assert "a folder, or a link that leads nowhere" in the_problem(found).reason
+
+
 def test_repeated_rows_are_reported_and_dropped(make_dataset: Make) -> None:
     found = scan(make_dataset({"a": [GOOD, GOOD]}))
     assert names(found) == ["a"]

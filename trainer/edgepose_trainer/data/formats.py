@@ -29,17 +29,19 @@ PICKLE_KEYS = ("cls", "boxes", "keypoints")
 def find_label_file(picture: Path) -> Path | None:
     """The .txt, else the .pkl, of a picture; None where it has neither."""
     stem = label_stem(picture)
-    return next((Path(stem + ending) for ending in (".txt", ".pkl") if os.path.isfile(stem + ending)), None)
+    return next((Path(stem + ending) for ending in (".txt", ".pkl") if os.path.lexists(stem + ending)), None)
 
 
 def read_label_file(path: Path, kpt_shape: tuple[int, int], num_classes: int) -> PictureLabels:
     """Labels from a text or pickle file. Raises ValueError with the reason where they are broken."""
+    if not path.is_file():
+        raise ValueError(f"the labels {path} are a folder, or a link that leads nowhere")
     if os.path.getsize(path) > MAX_LABEL_BYTES:
         raise ValueError(f"the label file is larger than {MAX_LABEL_BYTES >> 20} MiB")
     if path.suffix == ".pkl":
         return read_pickle(path, kpt_shape, num_classes)
     try:
-        return parse_text(path.read_text(encoding="utf-8"), kpt_shape, num_classes)
+        return parse_text(path.read_text(encoding="utf-8-sig"), kpt_shape, num_classes)
     except UnicodeDecodeError:
         raise ValueError("the label file is not text") from None
 
