@@ -54,6 +54,17 @@ def test_labels_without_a_picture_are_reported(make_dataset: Make, tmp_path: Pat
     )
 
 
+@pytest.mark.parametrize("lost", ["labels/train/more/a.txt", "labels/train/phone.txt"])
+def test_labels_whose_picture_is_of_another_kind_or_folder_are_reported(
+    lost: str, make_dataset: Make, tmp_path: Path
+) -> None:
+    data = make_dataset({"a": [GOOD]})
+    (tmp_path / "images/train/phone.heic").write_bytes(b"")
+    (tmp_path / lost).parent.mkdir(exist_ok=True)
+    (tmp_path / lost).write_text("")
+    assert the_problem(scan(data)).path == str(tmp_path / lost)
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -146,8 +157,13 @@ def test_nothing_usable_is_an_error_that_says_why(make_dataset: Make) -> None:
 def test_an_empty_folder_is_an_error(make_dataset: Make, tmp_path: Path) -> None:
     data = make_dataset({})
     (tmp_path / "images/train").mkdir(parents=True)
-    with pytest.raises(ValueError, match="no picture was found"):
+    with pytest.raises(ValueError, match=r"images/train: no picture there .known endings: \.bmp"):
         scan(data)
+
+
+def test_an_entry_without_pictures_beside_others_is_reported(make_dataset: Make) -> None:
+    data = {**make_dataset({"a": [GOOD]}), "train": ["images/train", "images/*/none*.png"]}
+    assert the_problem(scan(data)).path.endswith("images/*/none*.png")
 
 
 def test_a_missing_folder_is_named(make_dataset: Make) -> None:
@@ -168,6 +184,45 @@ def test_globs_lists_and_files_name_pictures(make_dataset: Make, tmp_path: Path)
     found = scan(data)
     assert names(found) == ["a1", "a2", "b1", "c1"]
     assert the_problem(found).reason == "no such file"
+
+
+def test_a_list_from_windows_is_read(make_dataset: Make, tmp_path: Path) -> None:
+    data = make_dataset({"a": [GOOD], "b": [GOOD]})
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfimages\\train\\a.png\r\n.\\images\\train\\b.png\r\n")
+    assert names(scan({**data, "train": "list.txt"})) == ["a", "b"]
+
+
+@pytest.mark.parametrize("line", ["x" * 5000 + ".png", "x\0.png"])
+def test_a_line_that_is_no_path_is_left_out(line: str, make_dataset: Make, tmp_path: Path) -> None:
+    data = make_dataset({"a": [GOOD]})
+    (tmp_path / "list.txt").write_text(f"images/train/a.png\n{line}\n")
+    found = scan({**data, "train": "list.txt"})
+    assert names(found) == ["a"]
+    assert the_problem(found).left_out
+
+
+def test_a_list_in_another_encoding_is_named(make_dataset: Make, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes("größe.png\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"list\.txt is not text in UTF-8, save it as such"):
+        scan({**make_dataset({"a": [GOOD]}), "train": "list.txt"})
+
+
+def test_linked_folders_are_searched_and_loops_end(make_dataset: Make, tmp_path: Path) -> None:
+    data = make_dataset({"a": [GOOD]})
+    (tmp_path / "elsewhere").mkdir()
+    cv2.imwrite(str(tmp_path / "elsewhere/b.png"), np.full((40, 40, 3), 9, np.uint8))
+    (tmp_path / "images/train/a_link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "images/train/loop").symlink_to(tmp_path / "images")
+    found = scan(data)
+    assert names(found) == ["a", "b"]
+    assert found.problems == []
+
+
+def test_a_root_with_brackets_is_no_pattern(make_dataset: Make, tmp_path: Path) -> None:
+    data = make_dataset({"a": [GOOD]})
+    (tmp_path / "set [1]").mkdir()
+    (tmp_path / "images").rename(tmp_path / "set [1]/images")
+    assert names(scan({**data, "path": str(tmp_path / "set [1]"), "train": "images/*/*.png"})) == ["a"]
 
 
 def test_a_list_elsewhere_counts_from_the_sets_path(make_dataset: Make, tmp_path: Path) -> None:

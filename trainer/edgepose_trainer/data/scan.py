@@ -79,8 +79,7 @@ def scan_split(data: DataConfig, split: str, progress: Progress | None = None) -
     _leave_out_duplicates(scans)
     if not any(scan.pictures for scan in scans):
         first = [str(p) for scan in scans for p in scan.problems][:5]
-        what = "; ".join(first) if first else "no picture was found"
-        raise ValueError(f"{data.source}: no picture of {split} is usable: {what}")
+        raise ValueError(f"{data.source}: no picture of {split} is usable: {'; '.join(first)}")
     return scans
 
 
@@ -99,14 +98,17 @@ def _scan_set(data: DataConfig, part: SetConfig, split: str, progress: Progress 
         scan.pictures.append(path)
         scan.checked.append(answer)
     if not part.annotations.get(split):
-        scan.problems += _labels_without_picture(pictures)
+        scan.problems += _labels_without_picture(part.splits[split], pictures)
     return scan
 
 
 def _find_pictures(data: DataConfig, entries: Sequence[Path], root: Path, problems: list[Problem]) -> list[Path]:
     found: dict[str, None] = {}
     for entry in entries:
-        for path in _expand(data, entry, root):
+        paths = list(_expand(data, entry, root))
+        if not paths:
+            problems.append(Problem(str(entry), f"no picture there (known endings: {', '.join(sorted(ENDINGS))})"))
+        for path in paths:
             text = os.path.normpath(path)
             if text in found:
                 problems.append(Problem(text, "listed twice, used once", left_out=False))
@@ -126,45 +128,62 @@ def _expand(data: DataConfig, entry: Path, root: Path) -> Iterator[str]:
     elif entry.is_file():
         yield text
     elif glob.has_magic(text):
-        yield from sorted(p for p in glob.glob(text, recursive=True) if os.path.splitext(p)[1].lower() in ENDINGS)
+        inside = text.removeprefix(str(root))  # a root with brackets in its name is no pattern
+        pattern = text if inside == text else glob.escape(str(root)) + inside
+        yield from sorted(p for p in glob.glob(pattern, recursive=True) if os.path.splitext(p)[1].lower() in ENDINGS)
     else:
-        raise FileNotFoundError(f"{data.source} names {text}, which is not there")
+        raise FileNotFoundError(f"{data.source} names {text}, which is not there: correct that entry, or path")
 
 
 def _pictures_below(folder: str) -> Iterator[str]:
-    for where, folders, files in os.walk(folder):
-        folders.sort()
+    """Links to folders are followed, after the folders themselves; no folder is entered twice."""
+    entered: set[str] = set()
+    for where, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(where)) in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders.sort(key=lambda name: (os.path.islink(os.path.join(where, name)), name))
         for name in sorted(files):
             if os.path.splitext(name)[1].lower() in ENDINGS:
                 yield os.path.join(where, name)
 
 
 def _listed(path: Path, root: Path) -> Iterator[str]:
-    """Lines of a .txt list: relative to the list's own folder, or, where no such file is there, to the set's path."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        line = line.strip()
-        if line:
-            beside = path.parent / line
-            yield str(beside if beside.is_file() else root / line)
+    """Lines of a .txt list: relative to the list's own folder, or, where no such file is there, to the set's path.
+    Lists made on Windows have backslashes."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8, save it as such: {error}") from None
+    for line in filter(None, map(str.strip, lines)):
+        places = [str(folder / text) for text in (line, line.replace("\\", "/")) for folder in (path.parent, root)]
+        yield next(filter(os.path.isfile, places), places[1])
 
 
-def _labels_without_picture(pictures: Sequence[Path]) -> list[Problem]:
+def _labels_without_picture(entries: Sequence[Path], pictures: Sequence[Path]) -> list[Problem]:
+    stems = {label_stem(picture) for picture in pictures}
     problems = []
-    by_folder: dict[str, set[str]] = {}
-    picture_folders: dict[str, str] = {}
-    for picture in pictures:
-        folder, name = os.path.split(label_stem(picture))
-        by_folder.setdefault(folder, set()).add(name)
-        picture_folders[folder] = os.path.dirname(picture)
-    for folder, stems in by_folder.items():
-        if folder == picture_folders[folder]:
-            continue  # labels lie among the pictures, where other .txt files may lie too
-        there = {os.path.splitext(n)[0] for n in os.listdir(picture_folders[folder])}
-        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+    for folder, picture_folder in _label_folders(entries, pictures).items():
+        names = os.listdir(picture_folder) if os.path.isdir(picture_folder) else []
+        there = {base for base, ending in map(os.path.splitext, names) if ending.lower() in ENDINGS}
+        for name in sorted(os.listdir(folder)):
             base, ending = os.path.splitext(name)
-            if ending in (".txt", ".pkl") and base not in stems and base not in there:
-                problems.append(Problem(os.path.join(folder, name), "labels without a picture", left_out=False))
+            path = os.path.join(folder, name)
+            if ending in (".txt", ".pkl") and base not in there and os.path.splitext(path)[0] not in stems:
+                problems.append(Problem(path, "labels without a picture", left_out=False))
     return problems
+
+
+def _label_folders(entries: Sequence[Path], pictures: Sequence[Path]) -> dict[str, str]:
+    """Folders of labels, and where their pictures lie: beside the pictures found, and below the folders named."""
+    found = {os.path.dirname(label_stem(picture)): os.path.dirname(picture) for picture in pictures}
+    for entry in map(os.path.normpath, entries):
+        top = os.path.dirname(label_stem(os.path.join(entry, "any")))
+        for folder, _, _ in os.walk(top) if os.path.isdir(entry) else ():
+            found.setdefault(folder, os.path.normpath(os.path.join(entry, os.path.relpath(folder, top))))
+    # Where labels lie among the pictures, other .txt files may lie too.
+    return {labels: pictures for labels, pictures in found.items() if labels != pictures and os.path.isdir(labels)}
 
 
 def _leave_out_duplicates(scans: Sequence[SplitScan]) -> None:
@@ -281,7 +300,7 @@ class _Labels:
 def _stat(picture: Path, source: _Labels) -> tuple[int, int, int, int]:
     try:
         found = os.stat(picture)
-    except OSError:
+    except (OSError, ValueError):
         return -1, -1, -1, -1
     return found.st_size, found.st_mtime_ns, *source.stat(picture)
 
