@@ -261,6 +261,17 @@ def test_a_json_cannot_write_outside_its_folder(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("**/*.txt"))
 
 
+@pytest.mark.parametrize(
+    "category", [{"skeleton": [[0, 1]]}, {"skeleton": [[1]]}, {"skeleton": "ab"}, {"keypoints": ["a", "a"]}]
+)
+def test_a_json_whose_yaml_could_not_be_read_is_refused(category: dict[str, Any], tmp_path: Path) -> None:
+    categories = [{"id": 1, "name": "p", "keypoints": ["a", "b"], **category}]
+    (tmp_path / "c.json").write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    with pytest.raises(ValueError, match=r"c\.json: its keypoints must have different names, its skeleton be pairs"):
+        convert_labels(tmp_path / "c.json", "text", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_flip_order_comes_from_left_and_right() -> None:
     assert mirrored(["nose", "left_eye", "right_eye", "Right knee", "Left knee", "left tail"]) == [0, 2, 1, 4, 3, 5]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import itertools
 import os
 import warnings
 import zipfile
@@ -88,7 +89,7 @@ def _scan_set(data: DataConfig, part: SetConfig, split: str, progress: Progress 
     if not part.splits.get(split):
         return scan
     pictures = _find_pictures(data, part.splits[split], part.root, scan.problems)
-    checked = _check_all(data, part, split, pictures, progress)
+    checked, lost = _check_all(data, part, split, pictures, progress)
     for path, answer in zip(pictures, checked, strict=True):
         if answer.broken:
             scan.problems.append(Problem(str(path), answer.broken))
@@ -97,8 +98,7 @@ def _scan_set(data: DataConfig, part: SetConfig, split: str, progress: Progress 
             scan.problems.append(Problem(str(path), answer.note, left_out=False))
         scan.pictures.append(path)
         scan.checked.append(answer)
-    if not part.annotations.get(split):
-        scan.problems += _labels_without_picture(part.splits[split], pictures)
+    scan.problems += lost if part.annotations.get(split) else _labels_without_picture(part.splits[split], pictures)
     return scan
 
 
@@ -205,23 +205,26 @@ def _leave_out_duplicates(scans: Sequence[SplitScan]) -> None:
 
 def _check_all(
     data: DataConfig, part: SetConfig, split: str, pictures: Sequence[Path], progress: Progress | None
-) -> list[Checked]:
+) -> tuple[list[Checked], list[Problem]]:
+    """The answer for each picture, and the labels without a picture of COCO JSON."""
     place = _cache_path(data, part, split)
-    known = load_answers(place, data.num_keypoints)
+    known, lost = load_answers(place, data.num_keypoints)
     source = _Labels(data, part, split)
     answers = [known.get(str(p)) for p in pictures]
     stats = [_stat(p, source) for p in pictures]
     stale = [i for i, (a, s) in enumerate(zip(answers, stats, strict=True)) if a is None or a.stat != s]
-    if stale:
+    changed = bool(stale) or len(known) != len(pictures)
+    if changed:
         source.prepare()
+        lost = source.without_picture(pictures)
     for done, (i, answer) in enumerate(_check_stale(pictures, stats, source, stale), 1):
         answers[i] = answer
         if progress and (done % CHUNK == 0 or done == len(stale)):
             progress(done, len(stale))
     final = [a for a in answers if a is not None]
-    if stale or len(known) != len(final):
-        save_answers(place, pictures, final)
-    return final
+    if changed:
+        save_answers(place, pictures, final, lost)
+    return final, lost
 
 
 def _check_stale(
@@ -270,28 +273,46 @@ class _Labels:
     def prepare(self) -> None:
         if self.json and self._pictures is None:
             shape, names = self.data.kpt_shape, self.data.names
-            self._pictures = {k: v for path in self.json for k, v in coco.read_coco(path, shape, names).items()}
+            self._pictures = {}
+            for path in self.json:
+                for name, picture in coco.read_coco(path, shape, names).items():
+                    coco.add_picture(self._pictures, name, picture)
 
     def read(self, picture: Path, size: tuple[int, int]) -> PictureLabels:
         if not self.json:
             path = find_label_file(picture)
             return read_label_file(path, self.data.kpt_shape, self.data.num_classes) if path else self._nobody()
-        found = self._find(picture)
-        if found is None:
+        assert self._pictures is not None
+        name = self._name(picture)
+        if name is None:
             return self._nobody()
+        found = self._pictures[name]
         if found.labels is None:
             raise ValueError(found.reason)
         if (found.width > found.height) != (size[1] > size[0]) and (found.width, found.height) == size:
             raise ValueError(f"the picture is {size[1]} x {size[0]} as EXIF turns it, the JSON describes it unturned")
         return found.labels
 
-    def _find(self, picture: Path) -> coco.CocoPicture | None:
+    def _name(self, picture: Path) -> str | None:
+        """What the JSON calls a picture: its path from the split's folder or the set's, or any end of its path."""
         assert self._pictures is not None
-        for root in self.roots:
-            found = self._pictures.get(os.path.relpath(picture, root))
-            if found is not None:
-                return found
-        return self._pictures.get(picture.name)
+        ends = (str(Path(*picture.parts[i:])) for i in range(len(picture.parts)))
+        names = itertools.chain((os.path.relpath(picture, root) for root in self.roots), ends)
+        return next((name for name in names if name in self._pictures), None)
+
+    def without_picture(self, pictures: Sequence[Path]) -> list[Problem]:
+        """What the JSON labels and is no picture here; those on disk that the split does not name are passed over."""
+        if not self._pictures:
+            return []
+        folders = {picture.parent for picture in pictures if picture.parent.is_dir()}
+        here = {self._name(folder / name) for folder in folders for name in os.listdir(folder)}
+        problems = []
+        for name, found in self._pictures.items():
+            nobody = found.labels is not None and not len(found.labels)
+            if not nobody and name not in here:
+                why = f" ({found.reason})" if found.reason else ""
+                problems.append(Problem(name, f"labels without a picture{why}", left_out=False))
+        return problems
 
     def _nobody(self) -> PictureLabels:
         return empty_labels(self.data.num_keypoints)
@@ -323,7 +344,7 @@ def _cache_path(data: DataConfig, part: SetConfig, split: str) -> Path:
     return cache_dir() / "scans" / f"{part.name}-{split}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}.npz"
 
 
-def save_answers(place: Path, pictures: Sequence[Path], answers: Sequence[Checked]) -> None:
+def save_answers(place: Path, pictures: Sequence[Path], answers: Sequence[Checked], lost: Sequence[Problem]) -> None:
     """All answers in one .npz; a folder that cannot be written to costs the next scan its speed, nothing else."""
     labels = [a.labels for a in answers if a.labels is not None]
     columns: dict[str, Any] = {
@@ -333,6 +354,7 @@ def save_answers(place: Path, pictures: Sequence[Path], answers: Sequence[Checke
         "digests": np.array([a.digest.hex() for a in answers]),
         "broken": np.array([a.broken for a in answers]),
         "notes": np.array([a.note for a in answers]),
+        "lost": np.array([(p.path, p.reason) for p in lost]).reshape(-1, 2),
         "counts": np.array([-1 if a.labels is None else len(a.labels) for a in answers], np.int64),
         "cls": np.concatenate([p.cls for p in labels]) if labels else np.zeros(0, np.int32),
         "boxes": np.concatenate([p.boxes for p in labels]) if labels else np.zeros((0, 4), np.float32),
@@ -348,14 +370,15 @@ def save_answers(place: Path, pictures: Sequence[Path], answers: Sequence[Checke
         warnings.warn(f"the scan cannot be remembered in {place.parent}: {error}", stacklevel=2)
 
 
-def load_answers(place: Path, num_keypoints: int) -> dict[str, Checked]:
-    """Path -> remembered answer; empty where there is no cache or it is damaged."""
+def load_answers(place: Path, num_keypoints: int) -> tuple[dict[str, Checked], list[Problem]]:
+    """Path -> remembered answer, and labels without a picture; empty where there is no cache or it is damaged."""
     try:
         with open(place, "rb") as content, np.load(content, allow_pickle=False) as file:
             columns = {name: file[name] for name in file.files}
-        return _answers(columns, num_keypoints)
+        lost = [Problem(path, reason, left_out=False) for path, reason in columns["lost"].tolist()]
+        return _answers(columns, num_keypoints), lost
     except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile, NotImplementedError):
-        return {}
+        return {}, []
 
 
 def _answers(columns: dict[str, NDArray[np.generic]], num_keypoints: int) -> dict[str, Checked]:
