@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -192,7 +193,8 @@ def _kpt_shape(document: Mapping[str, Any], where: str) -> tuple[int, int]:
 def _flip_idx(value: Any, count: int, where: str) -> tuple[int, ...]:
     if not value:
         return ()
-    if not isinstance(value, list) or sorted(value) != list(range(count)):
+    whole = isinstance(value, list) and all(isinstance(i, int) for i in value)
+    if not whole or sorted(value) != list(range(count)):
         raise ValueError(f"{where}: flip_idx must hold each of 0 to {count - 1} once, got {value!r}")
     if any(value[value[i]] != i for i in range(count)):
         raise ValueError(f"{where}: flip_idx must give each point back when applied twice, got {value!r}")
@@ -222,7 +224,7 @@ def _skeleton(value: Any, count: int, where: str) -> tuple[tuple[int, int], ...]
 def _sigmas(value: Any, count: int, where: str) -> tuple[float, ...]:
     if not value:
         return coco.SIGMAS if count == 17 else (1.0 / count,) * count
-    if not isinstance(value, list) or len(value) != count or not all(_is_number(v) and v > 0 for v in value):
+    if not isinstance(value, list) or len(value) != count or not all(_is_number(v) and 0 < v < math.inf for v in value):
         raise ValueError(
             f"{where}: sigmas must be {count} positive numbers (one for each keypoint), got {value!r:.120}"
         )
@@ -241,7 +243,10 @@ def _sets(
     if parts is None:
         parts = [{"path": root} for root in _as_list(common.pop("path", None) or ".", f"{where}: path")]
     else:
-        base = base / str(common.pop("path", None) or ".")
+        path = common.pop("path", None) or "."
+        if not isinstance(path, str):
+            raise ValueError(f"{where}: path must be one folder where sets are given, got {path!r:.80}")
+        base = base / Path(path).expanduser()
     if not isinstance(parts, list) or not parts or not all(isinstance(p, Mapping) for p in parts):
         raise ValueError(f"{where}: sets must be a list of mappings with {', '.join(SET_KEYS)}, got {parts!r:.80}")
     sets = tuple(
@@ -321,7 +326,7 @@ def _unknown(value: Any, count: int, keypoint_names: Sequence[str], where: str) 
 
 
 def _downloads(value: Any, base: Path, path: Any, where: str) -> tuple[Download, ...]:
-    root = (base / str(path)).resolve() if isinstance(path, str) else base
+    root = (base / Path(path).expanduser()).resolve() if isinstance(path, str) else base
     return tuple(
         _download(item, root, base, f"{where}: download")
         for item in (value if isinstance(value, list) else [value] if value else [])
