@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,10 +46,14 @@ class SetConfig:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """One archive: unpacked into `into` (absolute), checked against size (bytes) and sha256 where they are known."""
+    """One archive: unpacked into `into` (absolute), checked against size (bytes) and sha256 where they are known.
+
+    within: the folder of the YAML; nothing is unpacked outside of it.
+    """
 
     url: str
     into: Path
+    within: Path
     size: int | None = None
     sha256: str | None = None
 
@@ -343,12 +348,10 @@ def _download(item: Any, root: Path, base: Path, where: str) -> Download:
         raise ValueError(f"{where}: url must start with https:// or http://, got {url!r:.80}")
     if size is not None and (not isinstance(size, int) or size < 1):
         raise ValueError(f"{where}: size must be the number of bytes, got {size!r}")
-    if sha256 is not None and (not isinstance(sha256, str) or len(sha256) != 64):
+    if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch("[0-9A-Fa-f]{64}", sha256)):
         raise ValueError(f"{where}: sha256 must be 64 hexadecimal digits, got {sha256!r}")
     into = (root / str(item.get("into") or ".")).resolve()
-    if not into.is_relative_to(base.resolve()):
-        raise ValueError(f"{where}: into leads out of {base}, got {item.get('into')!r}")
-    return Download(url, into, size, sha256.lower() if sha256 else None)
+    return Download(url, into, base.resolve(), size, sha256.lower() if sha256 else None)
 
 
 def _set_to_dict(value: SetConfig) -> dict[str, Any]:
