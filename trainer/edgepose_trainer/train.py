@@ -309,18 +309,15 @@ def build_network(config: Config, data: DataConfig, checkpoint: Checkpoint | Non
     """The network to train, and what there is to say about where its weights come from."""
     if checkpoint is not None:
         return build_model(checkpoint.model.config.document), []
+    plan: Any = config.model
+    starts = {}
     if Path(config.model).suffix in (".pt", ".pth"):
-        start = load_checkpoint(config.model).model
-        network = build_model(start.config.document, kpt_shape=data.kpt_shape, nc=data.num_classes)
-        return network, [_transfer(network, start, config.model)]
-    network = build_model(config.model, kpt_shape=data.kpt_shape, nc=data.num_classes)
-    if config.pretrained is None:
-        return network, []
-    return network, [_transfer(network, load_checkpoint(config.pretrained).model, config.pretrained)]
-
-
-def _transfer(network: PoseNetwork, start: PoseNetwork, name: str) -> str:
-    return f"weights of {name}: {transfer_weights(network, start.state_dict())}"
+        starts[config.model] = load_checkpoint(config.model).model
+        plan = starts[config.model].config.document
+    if config.pretrained is not None:
+        starts[config.pretrained] = load_checkpoint(config.pretrained).model
+    network = build_model(plan, kpt_shape=data.kpt_shape, nc=data.num_classes)
+    return network, [f"weights of {name}: {transfer_weights(network, s.state_dict())}" for name, s in starts.items()]
 
 
 def build_loaders(config: Config, data: DataConfig, network: PoseNetwork, world: World) -> tuple[Loader, Loader | None]:
