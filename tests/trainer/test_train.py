@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import edgepose_trainer.train as train_module
 import pytest
 import torch
 from edgepose_trainer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -288,6 +289,15 @@ def test_settings_that_cannot_work_are_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         run(tiny_settings, tmp_path, **settings)
+
+
+def test_a_model_that_is_not_there_is_told_before_anything_is_downloaded(
+    tiny_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "download_dataset", lambda *_: pytest.fail("downloaded"))
+    with pytest.raises(FileNotFoundError, match=r"there is no file 'none\.pt'"):
+        run(tiny_settings, tmp_path, model="none.pt")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is told to keep freed memory")
