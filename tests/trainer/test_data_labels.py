@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgepose_trainer.cli import convert
 from edgepose_trainer.data import load_data_config
 from edgepose_trainer.data.coco import read_coco, write_coco
 from edgepose_trainer.data.convert import convert_labels, mirrored
@@ -247,6 +248,18 @@ def test_convert_replaces_nothing_unasked(make_dataset: Callable[..., dict[str, 
     with pytest.raises(FileExistsError, match="overwrite=true"):
         convert_labels(data, "text", tmp_path)
     assert convert_labels(data, "text", tmp_path, overwrite=True).files == 3
+
+
+def test_the_command_tells_what_is_left_out_from_what_is_only_reported(
+    make_dataset: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_dataset({**some_rows(), "broken": [[1]]})
+    (tmp_path / "labels/train/lost.txt").write_text("")
+    (tmp_path / "data.yaml").write_text(json.dumps(data))
+    assert convert(str(tmp_path / "data.yaml"), "pickle", str(tmp_path / "out")) == 0
+    broken, lost = capsys.readouterr().err.splitlines()
+    assert broken.startswith(f"left out: {tmp_path}/images/train/broken.png: row 1")
+    assert lost.startswith(f"{tmp_path}/labels/train/lost.txt: labels without a picture")
 
 
 def test_a_json_cannot_write_outside_its_folder(tmp_path: Path) -> None:

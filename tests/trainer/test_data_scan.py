@@ -110,7 +110,7 @@ def jpeg(seed: int = 0) -> bytes:
     [
         (b"", "empty .0 bytes."),
         (jpeg()[: len(jpeg()) // 2], "truncated"),
-        (b"not a picture at all", "cannot be decoded"),
+        (b"not a picture at all", "cannot be decoded: its content is of no known kind"),
         (jpeg()[:30], "cannot be decoded"),
     ],
 )
