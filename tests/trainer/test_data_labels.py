@@ -158,6 +158,8 @@ def test_labels_lie_where_images_becomes_labels() -> None:
         ({"cls": np.zeros(1), "boxes": np.ones((1, 4))}, "must hold a dict with cls, boxes, keypoints"),
         ({"cls": np.zeros(1), "boxes": np.ones((2, 4)), "keypoints": np.ones((1, 3, 3))}, "boxes has shape"),
         ({"cls": np.zeros(1), "boxes": np.ones((1, 4)), "keypoints": np.ones((1, 4, 3))}, "keypoints has shape"),
+        ({"cls": 0, "boxes": np.ones((1, 4)), "keypoints": np.ones((1, 3, 3))}, r"cls has shape \(\), expected \(1,\)"),
+        ({"cls": [0], "boxes": [[1], [2, 3]], "keypoints": np.ones((1, 3, 3))}, "boxes must be an array of numbers"),
         ({"cls": ["a"], "boxes": np.ones((1, 4)), "keypoints": np.ones((1, 3, 3))}, "must be an array of numbers"),
         ({"cls": np.zeros(1), "boxes": np.full((1, 4), np.nan), "keypoints": np.ones((1, 3, 3))}, "NaN"),
     ],

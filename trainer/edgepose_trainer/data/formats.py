@@ -58,18 +58,22 @@ def read_pickle(path: Path, kpt_shape: tuple[int, int], num_classes: int) -> Pic
     if not isinstance(document, dict) or set(document) != set(PICKLE_KEYS):
         raise ValueError(f"the pickle must hold a dict with {', '.join(PICKLE_KEYS)}")
     cls, boxes, points = (_numbers(document[key], key) for key in PICKLE_KEYS)
-    expected = ((len(cls),), (len(cls), 4), (len(cls), *kpt_shape))
+    count = cls.size
+    expected = ((count,), (count, 4), (count, *kpt_shape))
     for key, array, shape in zip(PICKLE_KEYS, (cls, boxes, points), expected, strict=True):
         if array.shape != shape:
             raise ValueError(f"{key} has shape {array.shape}, expected {shape}")
-    if len(cls) == 0:
+    if not count:
         return empty_labels(kpt_shape[0])
     check_labels(cls, boxes, points, num_classes)
     return make_labels(cls, boxes, points)
 
 
 def _numbers(value: Any, key: str) -> np.ndarray[Any, np.dtype[Any]]:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{key} must be an array of numbers: {error}") from None
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{key} must be an array of numbers, got {array.dtype}")
     return array
