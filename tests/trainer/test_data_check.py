@@ -35,6 +35,11 @@ def test_check_writes_sheets_plots_and_a_report(make_dataset: Make, tmp_path: Pa
     assert "broken.png: row 1: 1 numbers" in summary
 
 
+def test_a_sheet_without_pictures_is_refused(make_dataset: Make, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"count must be at least 1 .* got 0"):
+        check_dataset(make_dataset({"a": [ROW]}), tmp_path / "out", count=0)
+
+
 def test_statistics_count_what_the_labels_say(make_dataset: Make) -> None:
     data = {**make_dataset({"a": [ROW, [*ROW[:2], 0.4, *ROW[3:]]], "b": [ROW], "c": None}), "unknown_keypoints": [2]}
     numbers = label_statistics(build_dataset(load_data_config(data), "train", 64))

@@ -42,6 +42,13 @@ def test_sets_have_their_own_settings_and_inherit_the_rest() -> None:
     assert [str(p) for p in data.sets[1].splits["train"]] == ["/data/b/images/train"]
 
 
+def test_a_path_in_the_home_folder_is_found_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    plain = load_data_config(with_keys(path="~/x", download="https://x/y.zip"))
+    assert [plain.sets[0].root, plain.downloads[0].into] == [tmp_path / "x"] * 2
+    assert load_data_config(with_keys(path="~", sets=[{"path": "x"}])).sets[0].root == tmp_path / "x"
+
+
 def test_unknown_keypoints_true_means_all() -> None:
     assert load_data_config(with_keys(unknown_keypoints=True)).sets[0].unknown_keypoints == (0, 1, 2, 3)
 
@@ -89,8 +96,11 @@ def test_keys_that_other_tools_write_are_taken() -> None:
         ({"kpt_shape": [4, 4]}, "kpt_shape must be"),
         ({"kpt_shape": None}, "kpt_shape must be"),
         ({"flip_idx": [0, 1, 2]}, "flip_idx must hold each of 0 to 3 once"),
+        ({"flip_idx": [0, 1, 2, "a"]}, "flip_idx must hold each of 0 to 3 once"),
+        ({"flip_idx": [1.0, 0.0, 2.0, 3.0]}, "flip_idx must hold each of 0 to 3 once"),
         ({"flip_idx": [1, 2, 3, 0]}, "give each point back"),
         ({"skeleton": [[0, 4]]}, "keypoint indices 0 to 3"),
+        ({"sigmas": [0.1, 0.1, 0.1, float("inf")]}, "sigmas must be 4 positive numbers"),
         ({"sigmas": [0.1, 0.1]}, "sigmas must be 4 positive numbers"),
         ({"keypoint_names": ["a", "a", "b", "c"]}, "4 different names"),
         ({"unknown_keypoints": [4]}, "unknown_keypoints must be"),
@@ -101,7 +111,8 @@ def test_keys_that_other_tools_write_are_taken() -> None:
         ({"train": None}, "none of train, val, test"),
         ({"train": 3}, "must be a path or a list of paths"),
         ({"download": "ftp://x/y.zip"}, "must start with https"),
-        ({"download": {"url": "https://x/y.zip", "into": "../../.."}}, "leads out of"),
+        ({"download": {"url": "https://x/y.zip", "sha256": "g" * 64}}, "64 hexadecimal digits"),
+        ({"path": ["a", "b"], "sets": [{"path": "c"}]}, "path must be one folder where sets are given"),
     ],
 )
 def test_a_mistake_is_named(

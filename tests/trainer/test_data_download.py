@@ -55,6 +55,11 @@ class Server:
         asked = handler.headers.get("Range")
         if self.ranges and asked and handler.headers.get("If-Range") == self.etag:
             start = int(asked.removeprefix("bytes=").removesuffix("-"))
+        if start >= len(self.content):
+            handler.send_response(416)
+            handler.send_header("Content-Range", f"bytes */{len(self.content)}")
+            handler.end_headers()
+            return
         body = self.content[start:]
         handler.send_response(206 if start else 200)
         if start:
@@ -133,6 +138,26 @@ def test_a_dataset_that_is_there_is_not_fetched(server: Server, data: Callable[.
     assert server.requests == []
 
 
+def test_pictures_that_a_pattern_names_are_not_fetched(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "data/set/images").mkdir(parents=True)
+    (tmp_path / "data/set/images/a.png").write_bytes(b"")
+    assert not download_dataset(load_data_config(document(tmp_path / "data", server.url) | {"train": "images/*.png"}))
+    assert server.requests == []
+
+
+def test_only_a_download_outside_the_folder_of_the_yaml_is_refused(
+    server: Server, data: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    config = load_data_config(document(tmp_path / "data", server.url))
+    with pytest.raises(ValueError, match=r"leads out of .*elsewhere: if you trust it, fetch and unpack it yourself"):
+        download_dataset(config)
+    assert server.requests == []
+    (tmp_path / "data/set/images/train").mkdir(parents=True)
+    assert not download_dataset(config)
+
+
 def test_progress_reaches_the_whole(server: Server, data: Callable[..., Any]) -> None:
     seen: list[tuple[int, int]] = []
     assert download_dataset(data(), lambda done, total: seen.append((done, total)))
@@ -155,6 +180,21 @@ def test_what_arrived_is_kept_for_the_next_run(
     assert leftovers(tmp_path) == []
     assert download_dataset(data())
     assert server.requests[-1]["Range"] == "bytes=300-"
+    assert len(build_dataset(data(), "train", 32)) == 2
+
+
+def test_a_run_that_ended_after_the_last_byte_is_gone_on_with(
+    server: Server, data: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(download_module, "_check_hash", killed)
+        with pytest.raises(KeyboardInterrupt):
+            download_dataset(data())
+    assert download_dataset(data())
+    assert server.requests[-1]["Range"] == f"bytes={len(server.content)}-"
     assert len(build_dataset(data(), "train", 32)) == 2
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgepose_trainer.cli import convert
 from edgepose_trainer.data import load_data_config
 from edgepose_trainer.data.coco import read_coco, write_coco
 from edgepose_trainer.data.convert import convert_labels, mirrored
@@ -106,6 +107,7 @@ def test_coco_json_is_read_by_the_evaluators_own_reader(tmp_path: Path, capsys: 
         (ROW + " 1", "row 1: 15 numbers"),
         ("0 0.5 0.5 0.25 0.5 0.4 0.3 2 0.6 0.7 1", "row 1: 11 numbers .2 keypoints., expected 14"),
         (ROW + "\n0 0.5 0.5 0.1 0.1", "row 2: 5 numbers .0 keypoints., expected 14"),
+        ("0 0.5 0.5 0.1 0.1 0.4 0.3 0.6 0.7 0 0", r"row 1: 11 numbers .*kpt_shape: \[3, 2\] would fit"),
         (ROW.replace("0.25", "nan"), "NaN"),
         (ROW.replace("0.25", "inf"), "NaN or infinite"),
         (ROW.replace("0.25", "0"), "no width or height"),
@@ -125,8 +127,13 @@ def test_a_broken_row_is_refused_with_the_reason(text: str, message: str) -> Non
         parse_text(text, SHAPE, 1)
 
 
+def test_text_that_begins_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf" + ROW.encode() + b"\r\n")
+    assert read_label_file(tmp_path / "a.txt", SHAPE, 1).cls.tolist() == [0]
+
+
 def test_a_point_without_label_may_lie_anywhere() -> None:
-    labels = parse_text(ROW.replace("0 0 0", "-7 9 0"), SHAPE, 1)
+    labels = parse_text(ROW.replace("0 0 0", "-7 9e300 0"), SHAPE, 1)
     np.testing.assert_array_equal(labels.keypoints[0, 2], [0, 0, 0])
 
 
@@ -151,6 +158,8 @@ def test_labels_lie_where_images_becomes_labels() -> None:
         ({"cls": np.zeros(1), "boxes": np.ones((1, 4))}, "must hold a dict with cls, boxes, keypoints"),
         ({"cls": np.zeros(1), "boxes": np.ones((2, 4)), "keypoints": np.ones((1, 3, 3))}, "boxes has shape"),
         ({"cls": np.zeros(1), "boxes": np.ones((1, 4)), "keypoints": np.ones((1, 4, 3))}, "keypoints has shape"),
+        ({"cls": 0, "boxes": np.ones((1, 4)), "keypoints": np.ones((1, 3, 3))}, r"cls has shape \(\), expected \(1,\)"),
+        ({"cls": [0], "boxes": [[1], [2, 3]], "keypoints": np.ones((1, 3, 3))}, "boxes must be an array of numbers"),
         ({"cls": ["a"], "boxes": np.ones((1, 4)), "keypoints": np.ones((1, 3, 3))}, "must be an array of numbers"),
         ({"cls": np.zeros(1), "boxes": np.full((1, 4), np.nan), "keypoints": np.ones((1, 3, 3))}, "NaN"),
     ],
@@ -243,6 +252,18 @@ def test_convert_replaces_nothing_unasked(make_dataset: Callable[..., dict[str, 
     assert convert_labels(data, "text", tmp_path, overwrite=True).files == 3
 
 
+def test_the_command_tells_what_is_left_out_from_what_is_only_reported(
+    make_dataset: Callable[..., dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_dataset({**some_rows(), "broken": [[1]]})
+    (tmp_path / "labels/train/lost.txt").write_text("")
+    (tmp_path / "data.yaml").write_text(json.dumps(data))
+    assert convert(str(tmp_path / "data.yaml"), "pickle", str(tmp_path / "out")) == 0
+    broken, lost = capsys.readouterr().err.splitlines()
+    assert broken.startswith(f"left out: {tmp_path}/images/train/broken.png: row 1")
+    assert lost.startswith(f"{tmp_path}/labels/train/lost.txt: labels without a picture")
+
+
 def test_a_json_cannot_write_outside_its_folder(tmp_path: Path) -> None:
     document = {
         "images": [{"id": 1, "file_name": "../../harm.jpg", "width": 10, "height": 10}],
@@ -253,6 +274,17 @@ def test_a_json_cannot_write_outside_its_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="leads out of the folder"):
         convert_labels(tmp_path / "c.json", "text", tmp_path / "out")
     assert not list(tmp_path.glob("**/*.txt"))
+
+
+@pytest.mark.parametrize(
+    "category", [{"skeleton": [[0, 1]]}, {"skeleton": [[1]]}, {"skeleton": "ab"}, {"keypoints": ["a", "a"]}]
+)
+def test_a_json_whose_yaml_could_not_be_read_is_refused(category: dict[str, Any], tmp_path: Path) -> None:
+    categories = [{"id": 1, "name": "p", "keypoints": ["a", "b"], **category}]
+    (tmp_path / "c.json").write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    with pytest.raises(ValueError, match=r"c\.json: its keypoints must have different names, its skeleton be pairs"):
+        convert_labels(tmp_path / "c.json", "text", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_flip_order_comes_from_left_and_right() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import edgepose_trainer.data.scan as scan_module
 import numpy as np
 import pytest
 from edgepose_trainer.data import build_dataset, load_data_config
+from edgepose_trainer.data.coco import read_coco
 from edgepose_trainer.data.pictures import check_picture, read_picture
 from edgepose_trainer.data.scan import Problem, SplitScan, scan_split
 from PIL import Image
@@ -54,6 +56,17 @@ def test_labels_without_a_picture_are_reported(make_dataset: Make, tmp_path: Pat
     )
 
 
+@pytest.mark.parametrize("lost", ["labels/train/more/a.txt", "labels/train/phone.txt"])
+def test_labels_whose_picture_is_of_another_kind_or_folder_are_reported(
+    lost: str, make_dataset: Make, tmp_path: Path
+) -> None:
+    data = make_dataset({"a": [GOOD]})
+    (tmp_path / "images/train/phone.heic").write_bytes(b"")
+    (tmp_path / lost).parent.mkdir(exist_ok=True)
+    (tmp_path / lost).write_text("")
+    assert the_problem(scan(data)).path == str(tmp_path / lost)
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -68,6 +81,16 @@ def test_a_broken_label_leaves_its_picture_out(row: list[float], reason: str, ma
     assert names(found) == ["a"]
     assert reason in the_problem(found).reason
     assert Path(the_problem(found).path).name == "b.png"
+
+
+@pytest.mark.parametrize("kind", ["folder", "dead link"])
+def test_labels_that_are_no_file_leave_their_picture_out(kind: str, make_dataset: Make, tmp_path: Path) -> None:
+    data = make_dataset({"a": [GOOD], "b": None})
+    labels = tmp_path / "labels/train/b.txt"
+    labels.mkdir() if kind == "folder" else labels.symlink_to("nowhere.txt")
+    found = scan(data)
+    assert names(found) == ["a"]
+    assert "a folder, or a link that leads nowhere" in the_problem(found).reason
 
 
 def test_repeated_rows_are_reported_and_dropped(make_dataset: Make) -> None:
@@ -87,7 +110,7 @@ def jpeg(seed: int = 0) -> bytes:
     [
         (b"", "empty .0 bytes."),
         (jpeg()[: len(jpeg()) // 2], "truncated"),
-        (b"not a picture at all", "cannot be decoded"),
+        (b"not a picture at all", "cannot be decoded: its content is of no known kind"),
         (jpeg()[:30], "cannot be decoded"),
     ],
 )
@@ -136,8 +159,13 @@ def test_nothing_usable_is_an_error_that_says_why(make_dataset: Make) -> None:
 def test_an_empty_folder_is_an_error(make_dataset: Make, tmp_path: Path) -> None:
     data = make_dataset({})
     (tmp_path / "images/train").mkdir(parents=True)
-    with pytest.raises(ValueError, match="no picture was found"):
+    with pytest.raises(ValueError, match=r"images/train: no picture there .known endings: \.bmp"):
         scan(data)
+
+
+def test_an_entry_without_pictures_beside_others_is_reported(make_dataset: Make) -> None:
+    data = {**make_dataset({"a": [GOOD]}), "train": ["images/train", "images/*/none*.png"]}
+    assert the_problem(scan(data)).path.endswith("images/*/none*.png")
 
 
 def test_a_missing_folder_is_named(make_dataset: Make) -> None:
@@ -160,6 +188,45 @@ def test_globs_lists_and_files_name_pictures(make_dataset: Make, tmp_path: Path)
     assert the_problem(found).reason == "no such file"
 
 
+def test_a_list_from_windows_is_read(make_dataset: Make, tmp_path: Path) -> None:
+    data = make_dataset({"a": [GOOD], "b": [GOOD]})
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfimages\\train\\a.png\r\n.\\images\\train\\b.png\r\n")
+    assert names(scan({**data, "train": "list.txt"})) == ["a", "b"]
+
+
+@pytest.mark.parametrize("line", ["x" * 5000 + ".png", "x\0.png"])
+def test_a_line_that_is_no_path_is_left_out(line: str, make_dataset: Make, tmp_path: Path) -> None:
+    data = make_dataset({"a": [GOOD]})
+    (tmp_path / "list.txt").write_text(f"images/train/a.png\n{line}\n")
+    found = scan({**data, "train": "list.txt"})
+    assert names(found) == ["a"]
+    assert the_problem(found).left_out
+
+
+def test_a_list_in_another_encoding_is_named(make_dataset: Make, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_bytes("größe.png\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"list\.txt is not text in UTF-8, save it as such"):
+        scan({**make_dataset({"a": [GOOD]}), "train": "list.txt"})
+
+
+def test_linked_folders_are_searched_and_loops_end(make_dataset: Make, tmp_path: Path) -> None:
+    data = make_dataset({"a": [GOOD]})
+    (tmp_path / "elsewhere").mkdir()
+    cv2.imwrite(str(tmp_path / "elsewhere/b.png"), np.full((40, 40, 3), 9, np.uint8))
+    (tmp_path / "images/train/a_link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "images/train/loop").symlink_to(tmp_path / "images")
+    found = scan(data)
+    assert names(found) == ["a", "b"]
+    assert found.problems == []
+
+
+def test_a_root_with_brackets_is_no_pattern(make_dataset: Make, tmp_path: Path) -> None:
+    data = make_dataset({"a": [GOOD]})
+    (tmp_path / "set [1]").mkdir()
+    (tmp_path / "images").rename(tmp_path / "set [1]/images")
+    assert names(scan({**data, "path": str(tmp_path / "set [1]"), "train": "images/*/*.png"})) == ["a"]
+
+
 def test_a_list_elsewhere_counts_from_the_sets_path(make_dataset: Make, tmp_path: Path) -> None:
     data = make_dataset({"a": [GOOD]})
     (tmp_path / "lists").mkdir()
@@ -168,7 +235,7 @@ def test_a_list_elsewhere_counts_from_the_sets_path(make_dataset: Make, tmp_path
     assert names(scan(data)) == ["a"]
 
 
-@pytest.mark.parametrize("ending", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("ending", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_pictures_are_turned_as_exif_says(orientation: int, ending: str, tmp_path: Path) -> None:
     exif = Image.Exif()
@@ -209,8 +276,6 @@ def test_red_is_the_first_channel(tmp_path: Path) -> None:
 
 
 def test_coco_json_is_a_source_of_labels(make_dataset: Make, tmp_path: Path) -> None:
-    import json
-
     data = make_dataset({"a": None, "b": None, "c": None})
     person = {"image_id": 1, "category_id": 7, "bbox": [16, 12, 16, 24], "keypoints": [20, 15, 2, 0, 0, 0, 30, 30, 1]}
     document = {
@@ -231,6 +296,82 @@ def test_coco_json_is_a_source_of_labels(make_dataset: Make, tmp_path: Path) -> 
     assert labels is not None
     np.testing.assert_allclose(labels.boxes, [[24 / 64, 24 / 48, 16 / 64, 24 / 48]], rtol=1e-6)
     np.testing.assert_allclose(labels.keypoints[0, 0], [20 / 64, 15 / 48, 2], rtol=1e-6)
+
+
+def coco_document(*names: str) -> dict[str, Any]:
+    """One person in each picture of these names."""
+    person = {"category_id": 1, "bbox": [16, 12, 16, 24], "keypoints": [20, 15, 2, 0, 0, 0, 30, 30, 1]}
+    return {
+        "images": [{"id": i, "file_name": name, "width": 64, "height": 48} for i, name in enumerate(names)],
+        "annotations": [{**person, "id": i, "image_id": i} for i in range(len(names))],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+
+
+def scan_json(data: dict[str, Any], folder: Path, **documents: dict[str, Any]) -> SplitScan:
+    for name, document in documents.items():
+        (folder / f"{name}.json").write_text(json.dumps(document))
+    return scan({**data, "annotations": {"train": [f"{name}.json" for name in documents]}})
+
+
+@pytest.mark.parametrize(
+    "name", ["a.png", "./a.png", "train/a.png", "images\\train\\a.png", "{folder}/images/train/a.png"]
+)
+def test_coco_json_may_call_a_picture_by_any_end_of_its_path(name: str, make_dataset: Make, tmp_path: Path) -> None:
+    found = scan_json(make_dataset({"a": None}), tmp_path, train=coco_document(name.format(folder=tmp_path)))
+    assert [len(a.labels) for a in found.checked if a.labels is not None] == [1]
+    assert found.problems == []
+
+
+def test_labels_of_coco_json_without_a_picture_are_reported_each_time(
+    make_dataset: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, document = make_dataset({"a": None}), coco_document("a.png", "gone.png", "val2017/a.png")
+    document["annotations"].append({**document["annotations"][0], "image_id": 99})
+    first = scan_json(data, tmp_path, train=document)
+    monkeypatch.setattr(scan_module.coco, "read_coco", lambda *_: pytest.fail("read again"))
+    for found in (first, scan({**data, "annotations": {"train": "train.json"}})):
+        assert [p.path for p in found.problems] == ["gone.png", "val2017/a.png", "image_id 99"]
+        assert not any(p.left_out for p in found.problems)
+
+
+def test_coco_json_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(coco_document("a.png")), encoding="utf-8-sig")
+    assert list(read_coco(tmp_path / "a.json", (3, 3), ["thing"])) == ["a.png"]
+
+
+def test_pictures_that_a_split_does_not_name_are_not_missed_by_coco_json(make_dataset: Make, tmp_path: Path) -> None:
+    data = {**make_dataset({"a": None, "b": None}), "train": "images/train/a.png"}
+    assert scan_json(data, tmp_path, train=coco_document("a.png", "b.png")).problems == []
+
+
+def test_a_picture_with_labels_twice_in_coco_json_is_left_out(make_dataset: Make, tmp_path: Path) -> None:
+    data, nobody = make_dataset({"a": None, "b": None, "c": None}), coco_document("b.png")
+    nobody["annotations"] = []
+    found = scan_json(
+        data, tmp_path, one=coco_document("a.png", "a.png", "b.png", "c.png"), two=coco_document("c.png"), three=nobody
+    )
+    assert names(found) == ["b"]
+    assert all("twice" in p.reason for p in found.problems)
+
+
+@pytest.mark.parametrize("change", [{"id": [1]}, {"image_id": {}}, {"category_id": []}])
+def test_coco_json_with_ids_that_are_none_is_refused(
+    change: dict[str, Any], make_dataset: Make, tmp_path: Path
+) -> None:
+    document = coco_document("a.png")
+    document["images" if "id" in change else "annotations"][0].update(change)
+    with pytest.raises(ValueError, match=r"train\.json is not COCO keypoint JSON: unhashable"):
+        scan_json(make_dataset({"a": None}), tmp_path, train=document)
+
+
+def test_sizes_of_coco_json_may_be_written_with_a_point(make_dataset: Make, tmp_path: Path) -> None:
+    document = coco_document("a.png", "b.png")
+    document["images"][0].update(width=64.0, height=48.0)
+    document["images"][1].update(width=None)
+    found = scan_json(make_dataset({"a": None, "b": None}), tmp_path, train=document)
+    assert names(found) == ["a"]
+    assert "must be pixels, got None and 48" in the_problem(found).reason
 
 
 # --- the cache

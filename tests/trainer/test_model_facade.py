@@ -106,6 +106,11 @@ def test_weights_are_loaded_into_a_new_network(trained: Path) -> None:
     assert torch.equal(model.checkpoint.model.state_dict()[first], source.model.state_dict()[first])
 
 
+def test_weights_that_do_not_fit_are_told(trained: Path, caplog: pytest.LogCaptureFixture) -> None:
+    PoseModel("yolov8t-pose.yaml").load(trained)
+    assert "tensors taken; left as they were: model.0.conv.weight (shape" in caplog.text
+
+
 def test_callbacks_are_called_at_their_events(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
     seen: list[tuple[str, int]] = []
     model = PoseModel(tiny_settings["model"])

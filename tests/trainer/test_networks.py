@@ -199,6 +199,12 @@ def test_a_scale_in_the_name_picks_it_from_the_file_of_all_scales(tmp_path: Path
         read_config(tmp_path / "yolov8s-p6-pose.yaml")
 
 
+def test_the_packaged_yaml_without_a_scale_is_the_fields_smallest() -> None:
+    with pytest.warns(UserWarning, match="'n' is taken"):
+        network = on_meta("yolov8-pose.yaml")
+    assert model_info(network)["parameters"] == PUBLISHED["yolov8n-pose"][0]
+
+
 def test_a_yaml_whose_name_has_no_scale_takes_the_first_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(as_listed("yolov8n-pose.yaml")))

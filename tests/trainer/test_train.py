@@ -14,9 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import edgepose_trainer.train as train_module
 import pytest
 import torch
-from edgepose_trainer.checkpoint import load_checkpoint
+from edgepose_trainer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgepose_trainer.config import load_config
 from edgepose_trainer.nn import build_model
 from edgepose_trainer.optim import (
@@ -188,14 +189,26 @@ def test_runs_never_share_a_folder(tiny_settings: dict[str, Any], tmp_path: Path
 def test_a_checkpoint_of_other_keypoints_is_taken_over_where_it_fits(
     tiny_settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from edgepose_trainer.checkpoint import Checkpoint, save_checkpoint
-
     start = build_model("yolov8p-pose.yaml")
     save_checkpoint(tmp_path / "start.pt", Checkpoint(start))
     run(tiny_settings, tmp_path, epochs=1, val=False, verbose=True, pretrained=str(tmp_path / "start.pt"))
     notes = capsys.readouterr().err
     assert "left as they were: model.22.cv4" in notes
     assert "results in" in notes
+
+
+def test_pretrained_weights_come_over_those_of_a_checkpoint_as_the_model(
+    tiny_settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("model", "other"):
+        save_checkpoint(tmp_path / f"{name}.pt", Checkpoint(build_model("yolov8p-pose.yaml", kpt_shape=[4, 3])))
+    starts = {"model": str(tmp_path / "model.pt"), "pretrained": str(tmp_path / "other.pt")}
+    first: list[torch.Tensor] = []
+    keep = {"on_train_start": [lambda run: first.append(run.network.state_dict()["model.0.conv.weight"].clone())]}
+    run(tiny_settings, tmp_path, keep, epochs=1, val=False, verbose=True, **starts)
+    assert torch.equal(first[0], load_checkpoint(tmp_path / "other.pt").model.state_dict()["model.0.conv.weight"])
+    notes = capsys.readouterr().err
+    assert all(f"weights of {path}: " in notes for path in starts.values())
 
 
 # --- what goes wrong
@@ -276,6 +289,15 @@ def test_settings_that_cannot_work_are_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         run(tiny_settings, tmp_path, **settings)
+
+
+def test_a_model_that_is_not_there_is_told_before_anything_is_downloaded(
+    tiny_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "download_dataset", lambda *_: pytest.fail("downloaded"))
+    with pytest.raises(FileNotFoundError, match=r"there is no file 'none\.pt'"):
+        run(tiny_settings, tmp_path, model="none.pt")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc is told to keep freed memory")

@@ -333,7 +333,7 @@ def convert(source: str, to: str, out: str, splits: list[str] | None = None, ove
     report = convert_labels(source, to, out, splits, overwrite, verbose=True)
     print(f"wrote {report.files} files below {report.out}")
     for problem in report.problems:
-        print(f"left out: {problem}", file=sys.stderr)
+        print(f"{'left out: ' if problem.left_out else ''}{problem}", file=sys.stderr)
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing
@@ -26,6 +27,8 @@ from edgepose_trainer.validate import Validator, precision_of, validate, validat
 if TYPE_CHECKING:
     from edgepose.info import ModelInfo
     from edgepose.result import PoseResult
+
+log = logging.getLogger(__name__)
 
 _PLANS, _CHECKPOINTS = (".yaml", ".yml"), (".pt", ".pth")
 
@@ -102,9 +105,12 @@ class PoseModel:
         return dict(names) if isinstance(names, Mapping) else dict(enumerate(names))
 
     def load(self, weights: str | os.PathLike[str]) -> PoseModel:
-        """Takes over a checkpoint's weights where they fit, now and in a training that follows; returns itself."""
+        """Takes over a checkpoint's weights where they fit, now and in a training that follows, and logs which did not;
+        returns itself."""
         checkpoint = self._trainable("load weights into")
-        transfer_weights(checkpoint.model, load_checkpoint(Path(weights)).model.state_dict())
+        done = transfer_weights(checkpoint.model, load_checkpoint(Path(weights)).model.state_dict())
+        if done.left:
+            log.warning("weights of %s: %s", weights, done)
         self._pretrained = str(weights)
         self._runners.clear()
         return self

@@ -42,6 +42,7 @@ from edgepose_trainer.data import (
 from edgepose_trainer.data.check import label_statistics, plot_statistics
 from edgepose_trainer.data.download import download_dataset
 from edgepose_trainer.data.draw import save_batch_picture
+from edgepose_trainer.data.progress import progress_bar
 from edgepose_trainer.distributed import World
 from edgepose_trainer.loss import Gains, PoseLoss
 from edgepose_trainer.metrics import Metrics
@@ -221,10 +222,12 @@ def prepare(
     set_machine(config)
     if world.device.type == "cpu":
         keep_freed_memory()
-    data = read_data(config, world)
+    data = read_data(config)
+    network, notes = build_network(config, data, checkpoint)  # before the download: a wrong name is told at once
+    bar = progress_bar("downloading", "B", config.verbose)
+    distributed.share(download_dataset(data, bar) if world.main else None, world)
     folder = distributed.share(run_folder(config) if world.main else None, world)
     config = config.replace(project=str(folder.parent), name=folder.name)
-    network, notes = build_network(config, data, checkpoint)
     frozen = freeze_layers(network, config.freeze)
     network.to(world.device)
     if config.channels_last:
@@ -287,13 +290,10 @@ def keep_freed_memory() -> None:
         _ = mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # old ones refuse more than 32 MiB
 
 
-def read_data(config: Config, world: World) -> DataConfig:
-    """The dataset, downloaded where it is one of those that can be and is not here."""
+def read_data(config: Config) -> DataConfig:
     if config.data is None:
         raise ValueError("train needs data=: a dataset YAML, such as data=coco8-pose.yaml")
-    data = load_data_config(config.data)
-    distributed.share(download_dataset(data) if world.main else None, world)
-    return data
+    return load_data_config(config.data)
 
 
 def run_folder(config: Config) -> Path:
@@ -309,18 +309,15 @@ def build_network(config: Config, data: DataConfig, checkpoint: Checkpoint | Non
     """The network to train, and what there is to say about where its weights come from."""
     if checkpoint is not None:
         return build_model(checkpoint.model.config.document), []
+    plan: Any = config.model
+    starts = {}
     if Path(config.model).suffix in (".pt", ".pth"):
-        start = load_checkpoint(config.model).model
-        network = build_model(start.config.document, kpt_shape=data.kpt_shape, nc=data.num_classes)
-        return network, [_transfer(network, start, config.model)]
-    network = build_model(config.model, kpt_shape=data.kpt_shape, nc=data.num_classes)
-    if config.pretrained is None:
-        return network, []
-    return network, [_transfer(network, load_checkpoint(config.pretrained).model, config.pretrained)]
-
-
-def _transfer(network: PoseNetwork, start: PoseNetwork, name: str) -> str:
-    return f"weights of {name}: {transfer_weights(network, start.state_dict())}"
+        starts[config.model] = load_checkpoint(config.model).model
+        plan = starts[config.model].config.document
+    if config.pretrained is not None:
+        starts[config.pretrained] = load_checkpoint(config.pretrained).model
+    network = build_model(plan, kpt_shape=data.kpt_shape, nc=data.num_classes)
+    return network, [f"weights of {name}: {transfer_weights(network, s.state_dict())}" for name, s in starts.items()]
 
 
 def build_loaders(config: Config, data: DataConfig, network: PoseNetwork, world: World) -> tuple[Loader, Loader | None]:

@@ -55,6 +55,8 @@ def check_dataset(
     count: pictures on a contact sheet. verbose: bars on a terminal.
     Raises FileNotFoundError or ValueError where nothing is usable.
     """
+    if count < 1:
+        raise ValueError(f"count must be at least 1 picture on a contact sheet, got {count}")
     config = data if isinstance(data, DataConfig) else load_data_config(data)
     wanted = list(splits) if splits else [s for s in SPLITS if config.has_split(s)]
     sets = {split: build_dataset(config, split, verbose=verbose) for split in wanted}

@@ -29,7 +29,7 @@ class CocoPicture:
 def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The JSON with its three lists checked to be there. Raises ValueError."""
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        document = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     for key in ("images", "annotations", "categories"):
@@ -41,24 +41,47 @@ def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_coco(path: str | os.PathLike[str], kpt_shape: tuple[int, int], names: Sequence[str]) -> dict[str, CocoPicture]:
-    """file_name -> picture with its labels. Categories are matched to `names`; where none matches, by their order.
+    """file_name (with slashes, normalised) -> picture with its labels. Categories are matched to `names`; where none
+    matches, by their order.
 
     Crowd regions (iscrowd) are left out. People without labelled keypoints are kept: they are people all the same.
-    Boxes are clipped to the picture, as COCO's own run over it by rounding.
+    Boxes are clipped to the picture, as COCO's own run over it by rounding. Annotations of an image that the JSON does
+    not list stand under `image_id ID`, broken.
     """
     document = read_document(path)
+    try:
+        return _pictures(document, kpt_shape, names, path)
+    except TypeError as error:  # an id or a name that is a list or an object
+        raise ValueError(f"{path} is not COCO keypoint JSON: {error}") from None
+
+
+def _pictures(
+    document: Mapping[str, Any], kpt_shape: tuple[int, int], names: Sequence[str], path: object
+) -> dict[str, CocoPicture]:
     classes = _classes(document["categories"], names, path)
     by_picture: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for annotation in document["annotations"]:
         if not annotation.get("iscrowd") and annotation.get("category_id") in classes:
             by_picture[annotation.get("image_id")].append(annotation)
-    pictures = {}
+    pictures: dict[str, CocoPicture] = {}
     for image in document["images"]:
         name = image.get("file_name")
         if not isinstance(name, str):
             raise ValueError(f"{path}: an image has no file_name: {image!r:.80}")
-        pictures[name] = _picture(image, by_picture.get(image.get("id"), []), classes, kpt_shape)
+        picture = _picture(image, by_picture.pop(image.get("id"), []), classes, kpt_shape)
+        add_picture(pictures, os.path.normpath(name.replace("\\", "/")), picture)
+    for number in by_picture:
+        pictures[f"image_id {number}"] = CocoPicture(0, 0, None, "the JSON lists no image of this id")
     return pictures
+
+
+def add_picture(pictures: dict[str, CocoPicture], name: str, picture: CocoPicture) -> None:
+    """Adds a picture; of two that go by one name the one with labels stays, and where both have some it is broken."""
+    other = pictures.get(name)
+    if other is not None and (other.labels is None or len(other.labels)):
+        both = picture.labels is None or len(picture.labels)
+        picture = CocoPicture(0, 0, None, "it is in the JSON twice, with labels each time") if both else other
+    pictures[name] = picture
 
 
 def _classes(categories: Sequence[Mapping[str, Any]], names: Sequence[str], path: object) -> dict[Any, int]:
@@ -79,9 +102,12 @@ def _picture(
     classes: Mapping[Any, int],
     kpt_shape: tuple[int, int],
 ) -> CocoPicture:
-    width, height = image.get("width"), image.get("height")
-    if not isinstance(width, int) or not isinstance(height, int) or width < 1 or height < 1:
-        return CocoPicture(0, 0, None, f"its size in the JSON is {width!r} x {height!r}")
+    size = image.get("width"), image.get("height")
+    if not all(isinstance(side, (int, float)) and 1 <= side < 1 << 31 for side in size):
+        return CocoPicture(
+            0, 0, None, f"its width and height in the JSON must be pixels, got {size[0]!r} and {size[1]!r}"
+        )
+    width, height = map(int, size)  # type: ignore[arg-type]
     try:
         return CocoPicture(width, height, _labels(annotations, classes, kpt_shape, width, height))
     except (ValueError, TypeError, OverflowError) as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,10 +46,14 @@ class SetConfig:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """One archive: unpacked into `into` (absolute), checked against size (bytes) and sha256 where they are known."""
+    """One archive: unpacked into `into` (absolute), checked against size (bytes) and sha256 where they are known.
+
+    within: the folder of the YAML; nothing is unpacked outside of it.
+    """
 
     url: str
     into: Path
+    within: Path
     size: int | None = None
     sha256: str | None = None
 
@@ -192,7 +198,8 @@ def _kpt_shape(document: Mapping[str, Any], where: str) -> tuple[int, int]:
 def _flip_idx(value: Any, count: int, where: str) -> tuple[int, ...]:
     if not value:
         return ()
-    if not isinstance(value, list) or sorted(value) != list(range(count)):
+    whole = isinstance(value, list) and all(isinstance(i, int) for i in value)
+    if not whole or sorted(value) != list(range(count)):
         raise ValueError(f"{where}: flip_idx must hold each of 0 to {count - 1} once, got {value!r}")
     if any(value[value[i]] != i for i in range(count)):
         raise ValueError(f"{where}: flip_idx must give each point back when applied twice, got {value!r}")
@@ -222,7 +229,7 @@ def _skeleton(value: Any, count: int, where: str) -> tuple[tuple[int, int], ...]
 def _sigmas(value: Any, count: int, where: str) -> tuple[float, ...]:
     if not value:
         return coco.SIGMAS if count == 17 else (1.0 / count,) * count
-    if not isinstance(value, list) or len(value) != count or not all(_is_number(v) and v > 0 for v in value):
+    if not isinstance(value, list) or len(value) != count or not all(_is_number(v) and 0 < v < math.inf for v in value):
         raise ValueError(
             f"{where}: sigmas must be {count} positive numbers (one for each keypoint), got {value!r:.120}"
         )
@@ -241,7 +248,10 @@ def _sets(
     if parts is None:
         parts = [{"path": root} for root in _as_list(common.pop("path", None) or ".", f"{where}: path")]
     else:
-        base = base / str(common.pop("path", None) or ".")
+        path = common.pop("path", None) or "."
+        if not isinstance(path, str):
+            raise ValueError(f"{where}: path must be one folder where sets are given, got {path!r:.80}")
+        base = base / Path(path).expanduser()
     if not isinstance(parts, list) or not parts or not all(isinstance(p, Mapping) for p in parts):
         raise ValueError(f"{where}: sets must be a list of mappings with {', '.join(SET_KEYS)}, got {parts!r:.80}")
     sets = tuple(
@@ -321,7 +331,7 @@ def _unknown(value: Any, count: int, keypoint_names: Sequence[str], where: str) 
 
 
 def _downloads(value: Any, base: Path, path: Any, where: str) -> tuple[Download, ...]:
-    root = (base / str(path)).resolve() if isinstance(path, str) else base
+    root = (base / Path(path).expanduser()).resolve() if isinstance(path, str) else base
     return tuple(
         _download(item, root, base, f"{where}: download")
         for item in (value if isinstance(value, list) else [value] if value else [])
@@ -338,12 +348,10 @@ def _download(item: Any, root: Path, base: Path, where: str) -> Download:
         raise ValueError(f"{where}: url must start with https:// or http://, got {url!r:.80}")
     if size is not None and (not isinstance(size, int) or size < 1):
         raise ValueError(f"{where}: size must be the number of bytes, got {size!r}")
-    if sha256 is not None and (not isinstance(sha256, str) or len(sha256) != 64):
+    if sha256 is not None and not (isinstance(sha256, str) and re.fullmatch("[0-9A-Fa-f]{64}", sha256)):
         raise ValueError(f"{where}: sha256 must be 64 hexadecimal digits, got {sha256!r}")
     into = (root / str(item.get("into") or ".")).resolve()
-    if not into.is_relative_to(base.resolve()):
-        raise ValueError(f"{where}: into leads out of {base}, got {item.get('into')!r}")
-    return Download(url, into, size, sha256.lower() if sha256 else None)
+    return Download(url, into, base.resolve(), size, sha256.lower() if sha256 else None)
 
 
 def _set_to_dict(value: SetConfig) -> dict[str, Any]:

@@ -135,7 +135,10 @@ def _place(file_name: str) -> Path:
     """labels/NAME for a picture that the JSON calls NAME; untrusted, so nothing may lead out of the folder."""
     path = PurePosixPath(file_name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or not path.name:
-        raise ValueError(f"a picture is called {file_name!r}, which leads out of the folder")
+        raise ValueError(
+            f"a picture is called {file_name!r}, which leads out of the folder: make each file_name relative to the "
+            "folder of the pictures"
+        )
     parts = path.parts[1:] if path.parts[0] == "images" else path.parts
     return Path("labels", *parts).with_suffix("")
 
@@ -147,16 +150,22 @@ def _describe(source: Path) -> dict[str, Any]:
     if not categories or not isinstance(points[0], list) or not points[0] or any(p != points[0] for p in points):
         raise ValueError(f"{source}: its categories must have keypoints, the same ones each")
     names = [str(n) for n in points[0]]
-    pairs = categories[0].get("skeleton") or []
-    return {
+    document = {
         "path": ".",
         "train": "images",
         "names": {i: str(c.get("name")) for i, c in enumerate(categories)},
         "kpt_shape": [len(names), 3],
         "flip_idx": mirrored(names),
         "keypoint_names": names,
-        "skeleton": [[a - 1, b - 1] for a, b in pairs],
     }
+    try:
+        document["skeleton"] = [[a - 1, b - 1] for a, b in categories[0].get("skeleton") or []]
+        load_data_config(document)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{source}: its keypoints must have different names, its skeleton be pairs of them counted from 1 ({error})"
+        ) from None
+    return document
 
 
 def mirrored(names: Sequence[str]) -> list[int]:

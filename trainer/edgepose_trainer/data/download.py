@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import hashlib
 import http.client
 import json
@@ -44,13 +45,18 @@ def download_dataset(data: DataConfig, progress: Progress | None = None) -> bool
     if not missing or (len(missing) == len(data.downloads) and _is_there(data)):
         return False
     for item in missing:
+        if not item.into.is_relative_to(item.within):
+            raise ValueError(
+                f"{item.url} would be unpacked into {item.into}, which leads out of {item.within}: if you trust it, "
+                "fetch and unpack it yourself"
+            )
         _fetch_and_unpack(item, progress)
     return True
 
 
 def _is_there(data: DataConfig) -> bool:
     paths = [p for part in data.sets for group in (part.splits, part.annotations) for ps in group.values() for p in ps]
-    return all(p.exists() for p in paths)
+    return all(p.exists() or glob.glob(str(p), recursive=True) for p in paths)
 
 
 def _marker(item: Download) -> Path:
@@ -98,6 +104,10 @@ def fetch(item: Download, archive: Path, progress: Progress | None = None) -> No
             break
         except urllib.error.HTTPError as error:
             error.close()
+            if error.code == 416:  # the last attempt ended after the last byte, or the file is another one now
+                if error.headers.get("Content-Range") == f"bytes */{before}":
+                    break
+                _seen(part).unlink(missing_ok=True)  # the next one begins anew
             raise ConnectionError(f"{item.url}: the server answers {error.code} {error.reason}") from None
         except (OSError, http.client.HTTPException) as error:
             if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -107,6 +117,7 @@ def fetch(item: Download, archive: Path, progress: Progress | None = None) -> No
                 raise ConnectionError(_unreachable(item, error, after)) from None
     _check_hash(item, part)
     os.replace(part, archive)
+    _seen(part).unlink(missing_ok=True)
 
 
 def _unreachable(item: Download, error: Exception, kept: int) -> str:
@@ -120,7 +131,7 @@ def _unreachable(item: Download, error: Exception, kept: int) -> str:
 
 def _fetch_rest(item: Download, part: Path, progress: Progress | None) -> None:
     """One request for what is missing."""
-    seen = part.with_name(part.name + ".json")
+    seen = _seen(part)
     have = part.stat().st_size if part.exists() else 0
     validator = _validator(seen) if have else ""
     headers = {"Range": f"bytes={have}-", "If-Range": validator} if validator else {}
@@ -135,7 +146,10 @@ def _fetch_rest(item: Download, part: Path, progress: Progress | None) -> None:
         write_whole(seen, json.dumps({"validator": _new_validator(response.headers)}).encode())
         with open(part, "ab" if goes_on else "wb") as file:
             _copy(response, file, have, total, progress)
-    seen.unlink()
+
+
+def _seen(part: Path) -> Path:
+    return part.with_name(part.name + ".json")
 
 
 def _validator(seen: Path) -> str:
@@ -188,6 +202,7 @@ def _check_hash(item: Download, part: Path) -> None:
             digest.update(chunk)
     if digest.hexdigest() != item.sha256:
         part.unlink()
+        _seen(part).unlink(missing_ok=True)
         raise ValueError(f"{item.url}: the SHA-256 is {digest.hexdigest()}, expected {item.sha256}; it was deleted")
 
 

@@ -29,17 +29,19 @@ PICKLE_KEYS = ("cls", "boxes", "keypoints")
 def find_label_file(picture: Path) -> Path | None:
     """The .txt, else the .pkl, of a picture; None where it has neither."""
     stem = label_stem(picture)
-    return next((Path(stem + ending) for ending in (".txt", ".pkl") if os.path.isfile(stem + ending)), None)
+    return next((Path(stem + ending) for ending in (".txt", ".pkl") if os.path.lexists(stem + ending)), None)
 
 
 def read_label_file(path: Path, kpt_shape: tuple[int, int], num_classes: int) -> PictureLabels:
     """Labels from a text or pickle file. Raises ValueError with the reason where they are broken."""
+    if not path.is_file():
+        raise ValueError(f"the labels {path} are a folder, or a link that leads nowhere")
     if os.path.getsize(path) > MAX_LABEL_BYTES:
         raise ValueError(f"the label file is larger than {MAX_LABEL_BYTES >> 20} MiB")
     if path.suffix == ".pkl":
         return read_pickle(path, kpt_shape, num_classes)
     try:
-        return parse_text(path.read_text(encoding="utf-8"), kpt_shape, num_classes)
+        return parse_text(path.read_text(encoding="utf-8-sig"), kpt_shape, num_classes)
     except UnicodeDecodeError:
         raise ValueError("the label file is not text") from None
 
@@ -56,18 +58,22 @@ def read_pickle(path: Path, kpt_shape: tuple[int, int], num_classes: int) -> Pic
     if not isinstance(document, dict) or set(document) != set(PICKLE_KEYS):
         raise ValueError(f"the pickle must hold a dict with {', '.join(PICKLE_KEYS)}")
     cls, boxes, points = (_numbers(document[key], key) for key in PICKLE_KEYS)
-    expected = ((len(cls),), (len(cls), 4), (len(cls), *kpt_shape))
+    count = cls.size
+    expected = ((count,), (count, 4), (count, *kpt_shape))
     for key, array, shape in zip(PICKLE_KEYS, (cls, boxes, points), expected, strict=True):
         if array.shape != shape:
             raise ValueError(f"{key} has shape {array.shape}, expected {shape}")
-    if len(cls) == 0:
+    if not count:
         return empty_labels(kpt_shape[0])
     check_labels(cls, boxes, points, num_classes)
     return make_labels(cls, boxes, points)
 
 
 def _numbers(value: Any, key: str) -> np.ndarray[Any, np.dtype[Any]]:
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{key} must be an array of numbers: {error}") from None
     if array.dtype.kind not in "iuf":
         raise ValueError(f"{key} must be an array of numbers, got {array.dtype}")
     return array

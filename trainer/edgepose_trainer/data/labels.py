@@ -41,7 +41,8 @@ def empty_labels(num_keypoints: int) -> PictureLabels:
 
 def make_labels(cls: NDArray[np.generic], boxes: NDArray[np.generic], keypoints: NDArray[np.generic]) -> PictureLabels:
     """keypoints (n, K, 2 or 3) to `PictureLabels`; points that are not labelled are put to (0, 0, 0)."""
-    points = np.asarray(keypoints, np.float32)
+    with np.errstate(over="ignore"):  # a point without a label may lie anywhere
+        points = np.asarray(keypoints, np.float32)
     if points.shape[-1] == 2:
         labelled = (points > 0).any(-1) & (points >= 0).all(-1)
         points = np.concatenate([points, np.where(labelled, 2.0, 0.0)[..., None].astype(np.float32)], -1)
@@ -114,7 +115,10 @@ def _check_columns(counts: Sequence[int], kpt_shape: tuple[int, int]) -> None:
             continue
         points = (got - 5) / dims
         found = f"{points:g} keypoints" if points >= 0 and points == int(points) else "no whole number of keypoints"
-        raise ValueError(f"row {row}: {got} numbers ({found}), expected {expected} (5 and {count} x {dims}, kpt_shape)")
+        fits = f"; kpt_shape: [{count}, {5 - dims}] would fit" if got == 5 + count * (5 - dims) else ""
+        raise ValueError(
+            f"row {row}: {got} numbers ({found}), expected {expected} (5 and {count} x {dims}, kpt_shape){fits}"
+        )
 
 
 def format_text(labels: PictureLabels, dims: int) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from edgepose_trainer.data.files import cache_dir
 
@@ -50,6 +50,10 @@ def check_picture(path: str | os.PathLike[str]) -> PictureInfo:
             picture.draft("L", (1, 1))  # still reads every byte, at an eighth of the size
             orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
             picture.load()
+            if picture.format == "TIFF":  # turned by every reader as it is read
+                (width, height), orientation = picture.size, 1
+    except UnidentifiedImageError:
+        raise ValueError("the picture cannot be decoded: its content is of no known kind of picture") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"the picture cannot be decoded: {error}") from None
     if min(width, height) < MIN_SIDE:

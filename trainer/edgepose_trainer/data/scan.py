@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import itertools
 import os
 import warnings
 import zipfile
@@ -29,7 +30,7 @@ from edgepose_trainer.data.labels import PictureLabels, drop_duplicates, empty_l
 from edgepose_trainer.data.pictures import ENDINGS, check_picture
 from edgepose_trainer.data.progress import Progress
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 CHUNK = 64  # pictures that a thread checks before it reports
 
 
@@ -79,8 +80,7 @@ def scan_split(data: DataConfig, split: str, progress: Progress | None = None) -
     _leave_out_duplicates(scans)
     if not any(scan.pictures for scan in scans):
         first = [str(p) for scan in scans for p in scan.problems][:5]
-        what = "; ".join(first) if first else "no picture was found"
-        raise ValueError(f"{data.source}: no picture of {split} is usable: {what}")
+        raise ValueError(f"{data.source}: no picture of {split} is usable: {'; '.join(first)}")
     return scans
 
 
@@ -89,7 +89,7 @@ def _scan_set(data: DataConfig, part: SetConfig, split: str, progress: Progress 
     if not part.splits.get(split):
         return scan
     pictures = _find_pictures(data, part.splits[split], part.root, scan.problems)
-    checked = _check_all(data, part, split, pictures, progress)
+    checked, lost = _check_all(data, part, split, pictures, progress)
     for path, answer in zip(pictures, checked, strict=True):
         if answer.broken:
             scan.problems.append(Problem(str(path), answer.broken))
@@ -98,15 +98,17 @@ def _scan_set(data: DataConfig, part: SetConfig, split: str, progress: Progress 
             scan.problems.append(Problem(str(path), answer.note, left_out=False))
         scan.pictures.append(path)
         scan.checked.append(answer)
-    if not part.annotations.get(split):
-        scan.problems += _labels_without_picture(pictures)
+    scan.problems += lost if part.annotations.get(split) else _labels_without_picture(part.splits[split], pictures)
     return scan
 
 
 def _find_pictures(data: DataConfig, entries: Sequence[Path], root: Path, problems: list[Problem]) -> list[Path]:
     found: dict[str, None] = {}
     for entry in entries:
-        for path in _expand(data, entry, root):
+        paths = list(_expand(data, entry, root))
+        if not paths:
+            problems.append(Problem(str(entry), f"no picture there (known endings: {', '.join(sorted(ENDINGS))})"))
+        for path in paths:
             text = os.path.normpath(path)
             if text in found:
                 problems.append(Problem(text, "listed twice, used once", left_out=False))
@@ -126,45 +128,62 @@ def _expand(data: DataConfig, entry: Path, root: Path) -> Iterator[str]:
     elif entry.is_file():
         yield text
     elif glob.has_magic(text):
-        yield from sorted(p for p in glob.glob(text, recursive=True) if os.path.splitext(p)[1].lower() in ENDINGS)
+        inside = text.removeprefix(str(root))  # a root with brackets in its name is no pattern
+        pattern = text if inside == text else glob.escape(str(root)) + inside
+        yield from sorted(p for p in glob.glob(pattern, recursive=True) if os.path.splitext(p)[1].lower() in ENDINGS)
     else:
-        raise FileNotFoundError(f"{data.source} names {text}, which is not there")
+        raise FileNotFoundError(f"{data.source} names {text}, which is not there: correct that entry, or path")
 
 
 def _pictures_below(folder: str) -> Iterator[str]:
-    for where, folders, files in os.walk(folder):
-        folders.sort()
+    """Links to folders are followed, after the folders themselves; no folder is entered twice."""
+    entered: set[str] = set()
+    for where, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(where)) in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders.sort(key=lambda name: (os.path.islink(os.path.join(where, name)), name))
         for name in sorted(files):
             if os.path.splitext(name)[1].lower() in ENDINGS:
                 yield os.path.join(where, name)
 
 
 def _listed(path: Path, root: Path) -> Iterator[str]:
-    """Lines of a .txt list: relative to the list's own folder, or, where no such file is there, to the set's path."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        line = line.strip()
-        if line:
-            beside = path.parent / line
-            yield str(beside if beside.is_file() else root / line)
+    """Lines of a .txt list: relative to the list's own folder, or, where no such file is there, to the set's path.
+    Lists made on Windows have backslashes."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text in UTF-8, save it as such: {error}") from None
+    for line in filter(None, map(str.strip, lines)):
+        places = [str(folder / text) for text in (line, line.replace("\\", "/")) for folder in (path.parent, root)]
+        yield next(filter(os.path.isfile, places), places[1])
 
 
-def _labels_without_picture(pictures: Sequence[Path]) -> list[Problem]:
+def _labels_without_picture(entries: Sequence[Path], pictures: Sequence[Path]) -> list[Problem]:
+    stems = {label_stem(picture) for picture in pictures}
     problems = []
-    by_folder: dict[str, set[str]] = {}
-    picture_folders: dict[str, str] = {}
-    for picture in pictures:
-        folder, name = os.path.split(label_stem(picture))
-        by_folder.setdefault(folder, set()).add(name)
-        picture_folders[folder] = os.path.dirname(picture)
-    for folder, stems in by_folder.items():
-        if folder == picture_folders[folder]:
-            continue  # labels lie among the pictures, where other .txt files may lie too
-        there = {os.path.splitext(n)[0] for n in os.listdir(picture_folders[folder])}
-        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+    for folder, picture_folder in _label_folders(entries, pictures).items():
+        names = os.listdir(picture_folder) if os.path.isdir(picture_folder) else []
+        there = {base for base, ending in map(os.path.splitext, names) if ending.lower() in ENDINGS}
+        for name in sorted(os.listdir(folder)):
             base, ending = os.path.splitext(name)
-            if ending in (".txt", ".pkl") and base not in stems and base not in there:
-                problems.append(Problem(os.path.join(folder, name), "labels without a picture", left_out=False))
+            path = os.path.join(folder, name)
+            if ending in (".txt", ".pkl") and base not in there and os.path.splitext(path)[0] not in stems:
+                problems.append(Problem(path, "labels without a picture", left_out=False))
     return problems
+
+
+def _label_folders(entries: Sequence[Path], pictures: Sequence[Path]) -> dict[str, str]:
+    """Folders of labels, and where their pictures lie: beside the pictures found, and below the folders named."""
+    found = {os.path.dirname(label_stem(picture)): os.path.dirname(picture) for picture in pictures}
+    for entry in map(os.path.normpath, entries):
+        top = os.path.dirname(label_stem(os.path.join(entry, "any")))
+        for folder, _, _ in os.walk(top) if os.path.isdir(entry) else ():
+            found.setdefault(folder, os.path.normpath(os.path.join(entry, os.path.relpath(folder, top))))
+    # Where labels lie among the pictures, other .txt files may lie too.
+    return {labels: pictures for labels, pictures in found.items() if labels != pictures and os.path.isdir(labels)}
 
 
 def _leave_out_duplicates(scans: Sequence[SplitScan]) -> None:
@@ -186,23 +205,26 @@ def _leave_out_duplicates(scans: Sequence[SplitScan]) -> None:
 
 def _check_all(
     data: DataConfig, part: SetConfig, split: str, pictures: Sequence[Path], progress: Progress | None
-) -> list[Checked]:
+) -> tuple[list[Checked], list[Problem]]:
+    """The answer for each picture, and the labels without a picture of COCO JSON."""
     place = _cache_path(data, part, split)
-    known = load_answers(place, data.num_keypoints)
+    known, lost = load_answers(place, data.num_keypoints)
     source = _Labels(data, part, split)
     answers = [known.get(str(p)) for p in pictures]
     stats = [_stat(p, source) for p in pictures]
     stale = [i for i, (a, s) in enumerate(zip(answers, stats, strict=True)) if a is None or a.stat != s]
-    if stale:
+    changed = bool(stale) or len(known) != len(pictures)
+    if changed:
         source.prepare()
+        lost = source.without_picture(pictures)
     for done, (i, answer) in enumerate(_check_stale(pictures, stats, source, stale), 1):
         answers[i] = answer
         if progress and (done % CHUNK == 0 or done == len(stale)):
             progress(done, len(stale))
     final = [a for a in answers if a is not None]
-    if stale or len(known) != len(final):
-        save_answers(place, pictures, final)
-    return final
+    if changed:
+        save_answers(place, pictures, final, lost)
+    return final, lost
 
 
 def _check_stale(
@@ -251,28 +273,46 @@ class _Labels:
     def prepare(self) -> None:
         if self.json and self._pictures is None:
             shape, names = self.data.kpt_shape, self.data.names
-            self._pictures = {k: v for path in self.json for k, v in coco.read_coco(path, shape, names).items()}
+            self._pictures = {}
+            for path in self.json:
+                for name, picture in coco.read_coco(path, shape, names).items():
+                    coco.add_picture(self._pictures, name, picture)
 
     def read(self, picture: Path, size: tuple[int, int]) -> PictureLabels:
         if not self.json:
             path = find_label_file(picture)
             return read_label_file(path, self.data.kpt_shape, self.data.num_classes) if path else self._nobody()
-        found = self._find(picture)
-        if found is None:
+        assert self._pictures is not None
+        name = self._name(picture)
+        if name is None:
             return self._nobody()
+        found = self._pictures[name]
         if found.labels is None:
             raise ValueError(found.reason)
         if (found.width > found.height) != (size[1] > size[0]) and (found.width, found.height) == size:
             raise ValueError(f"the picture is {size[1]} x {size[0]} as EXIF turns it, the JSON describes it unturned")
         return found.labels
 
-    def _find(self, picture: Path) -> coco.CocoPicture | None:
+    def _name(self, picture: Path) -> str | None:
+        """What the JSON calls a picture: its path from the split's folder or the set's, or any end of its path."""
         assert self._pictures is not None
-        for root in self.roots:
-            found = self._pictures.get(os.path.relpath(picture, root))
-            if found is not None:
-                return found
-        return self._pictures.get(picture.name)
+        ends = (str(Path(*picture.parts[i:])) for i in range(len(picture.parts)))
+        names = itertools.chain((os.path.relpath(picture, root) for root in self.roots), ends)
+        return next((name for name in names if name in self._pictures), None)
+
+    def without_picture(self, pictures: Sequence[Path]) -> list[Problem]:
+        """What the JSON labels and is no picture here; those on disk that the split does not name are passed over."""
+        if not self._pictures:
+            return []
+        folders = {picture.parent for picture in pictures if picture.parent.is_dir()}
+        here = {self._name(folder / name) for folder in folders for name in os.listdir(folder)}
+        problems = []
+        for name, found in self._pictures.items():
+            nobody = found.labels is not None and not len(found.labels)
+            if not nobody and name not in here:
+                why = f" ({found.reason})" if found.reason else ""
+                problems.append(Problem(name, f"labels without a picture{why}", left_out=False))
+        return problems
 
     def _nobody(self) -> PictureLabels:
         return empty_labels(self.data.num_keypoints)
@@ -281,7 +321,7 @@ class _Labels:
 def _stat(picture: Path, source: _Labels) -> tuple[int, int, int, int]:
     try:
         found = os.stat(picture)
-    except OSError:
+    except (OSError, ValueError):
         return -1, -1, -1, -1
     return found.st_size, found.st_mtime_ns, *source.stat(picture)
 
@@ -304,7 +344,7 @@ def _cache_path(data: DataConfig, part: SetConfig, split: str) -> Path:
     return cache_dir() / "scans" / f"{part.name}-{split}-{hashlib.blake2b(key.encode(), digest_size=8).hexdigest()}.npz"
 
 
-def save_answers(place: Path, pictures: Sequence[Path], answers: Sequence[Checked]) -> None:
+def save_answers(place: Path, pictures: Sequence[Path], answers: Sequence[Checked], lost: Sequence[Problem]) -> None:
     """All answers in one .npz; a folder that cannot be written to costs the next scan its speed, nothing else."""
     labels = [a.labels for a in answers if a.labels is not None]
     columns: dict[str, Any] = {
@@ -314,6 +354,7 @@ def save_answers(place: Path, pictures: Sequence[Path], answers: Sequence[Checke
         "digests": np.array([a.digest.hex() for a in answers]),
         "broken": np.array([a.broken for a in answers]),
         "notes": np.array([a.note for a in answers]),
+        "lost": np.array([(p.path, p.reason) for p in lost]).reshape(-1, 2),
         "counts": np.array([-1 if a.labels is None else len(a.labels) for a in answers], np.int64),
         "cls": np.concatenate([p.cls for p in labels]) if labels else np.zeros(0, np.int32),
         "boxes": np.concatenate([p.boxes for p in labels]) if labels else np.zeros((0, 4), np.float32),
@@ -329,14 +370,15 @@ def save_answers(place: Path, pictures: Sequence[Path], answers: Sequence[Checke
         warnings.warn(f"the scan cannot be remembered in {place.parent}: {error}", stacklevel=2)
 
 
-def load_answers(place: Path, num_keypoints: int) -> dict[str, Checked]:
-    """Path -> remembered answer; empty where there is no cache or it is damaged."""
+def load_answers(place: Path, num_keypoints: int) -> tuple[dict[str, Checked], list[Problem]]:
+    """Path -> remembered answer, and labels without a picture; empty where there is no cache or it is damaged."""
     try:
         with open(place, "rb") as content, np.load(content, allow_pickle=False) as file:
             columns = {name: file[name] for name in file.files}
-        return _answers(columns, num_keypoints)
+        lost = [Problem(path, reason, left_out=False) for path, reason in columns["lost"].tolist()]
+        return _answers(columns, num_keypoints), lost
     except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile, NotImplementedError):
-        return {}
+        return {}, []
 
 
 def _answers(columns: dict[str, NDArray[np.generic]], num_keypoints: int) -> dict[str, Checked]:
