@@ -571,7 +571,7 @@ def record_epoch(run: Run, metrics: Metrics | None) -> None:
     if run.world.main:
         rates = {f"lr/{group['role']}": group["lr"] for group in run.optimizer.param_groups}
         row = {f"loss/{name}": value for name, value in zip(LOSS_NAMES, losses, strict=True)}
-        speed = {"images_per_second": line.speed(), "seconds": state.seconds}
+        speed = {"images_per_second": line.speed, "seconds": state.seconds}
         run.recorder.add({"epoch": state.epoch, **speed, **row, **(metrics.to_dict() if metrics else {}), **rates})
         run.call("on_epoch_end")
     patient = not config.patience or state.best_epoch < 0 or state.epoch - state.best_epoch < config.patience
