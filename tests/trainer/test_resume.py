@@ -60,6 +60,24 @@ def test_a_run_that_died_goes_on_to_the_same_weights_and_table(
     assert losses(result.folder) == losses(whole)
 
 
+def test_a_run_that_died_between_its_checkpoints_still_gets_all_of_them(
+    whole: Path, tiny_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """At an epoch's end up to three are written, one after the other."""
+
+    def die(run: Run) -> None:
+        if run.state.epoch == 1 and run.state.batch == 0:
+            raise Killed
+
+    settings = tiny_settings | {"project": str(tmp_path), "save_batches": 2, "save_period": 1}
+    with pytest.raises(Killed):
+        train(load_config(None, settings), {"on_checkpoint": [die]})
+    weights_folder = tmp_path / "train" / "weights"
+    train(load_config(None, {"resume": str(weights_folder / "last.pt"), "verbose": False, "threads": 1, "workers": 0}))
+    assert {path.name for path in weights_folder.iterdir()} >= {"best.pt", "epoch1.pt", "epoch2.pt", "epoch3.pt"}
+    assert_same_weights(weights_folder / "best.pt", whole / "weights" / "best.pt")
+
+
 def test_a_run_in_float16_goes_on_with_its_gradient_scale(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
     """The scale doubles after a number of good steps, which is part of the state, too."""
 

@@ -580,12 +580,13 @@ def record_epoch(run: Run, metrics: Metrics | None) -> None:
 
 
 def save_epoch(run: Run, better: bool) -> None:
+    """last.pt comes last: a run killed before it is written repeats the epoch, and with it the other files."""
     state, period = run.state, run.config.save_period
-    save(run, "last.pt")
     if better or run.val_loader is None:
         save(run, "best.pt", training=False)
     if period and state.epoch % period == 0:
         save(run, f"epoch{state.epoch}.pt", training=False)
+    save(run, "last.pt")
 
 
 # --- checkpoints and the end
