@@ -27,6 +27,7 @@ from edgepose_trainer.optim import (
     learning_rate_share,
     set_rates,
 )
+from edgepose_trainer.recorder import read_rows
 from edgepose_trainer.train import Run, State, TrainResult, scheduled_size, train
 
 
@@ -229,6 +230,23 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tiny_settings: dict[str, Any
     assert checkpoint.epoch == 1
     assert checkpoint.training is not None
     assert not list((tmp_path / "train" / "weights").glob(".*"))
+
+
+def test_a_disk_that_is_full_for_a_while_costs_no_row_of_the_table(
+    tiny_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """No byte can be written in the second epoch, neither its picture nor its row."""
+
+    def fill(run: Run) -> None:
+        limit = 0 if run.state.epoch == 1 else resource.RLIM_INFINITY
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    settings = {"epochs": 3, "close_mosaic": 2, "val": False, "plots": True}
+    with largest_file(-1), pytest.warns(UserWarning, match="was not written") as told:
+        result = run(tiny_settings, tmp_path, {"on_epoch_start": [fill]}, **settings)
+    missing = [str(warning.message) for warning in told if "training goes on" in str(warning.message)]
+    assert ["train_batch_epoch2.jpg" in missing[0], "results.csv" in missing[1]] == [True, True]
+    assert [row["epoch"] for row in read_rows(result.folder / "results.csv")] == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import resource
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from edgepose_trainer.data.files import write_whole
 from edgepose_trainer.metrics import Metrics
 
 LOSS_NAMES = ("box", "pose", "kobj", "cls", "dfl")
@@ -72,7 +74,10 @@ class EpochLine:
 
 
 class Recorder:
-    """results.csv, one row an epoch, and TensorBoard events where wanted."""
+    """results.csv, one row an epoch, and TensorBoard events where wanted.
+
+    The table is written whole or not at all: a row that found no room is in the next one.
+    """
 
     def __init__(self, folder: Path, tensorboard: bool, epochs_done: int) -> None:
         self.path = folder / "results.csv"
@@ -90,10 +95,11 @@ class Recorder:
 
     def _write(self) -> None:
         names = list(dict.fromkeys(name for row in self.rows for name in row))
-        with self.path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, names, restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, names, restval="")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_whole(self.path, table.getvalue().encode())
 
     def close(self) -> None:
         if self.writer is not None:

@@ -428,7 +428,9 @@ def train_epoch(run: Run, stopped: Callable[[], bool]) -> bool:
     clock, saved_at, since_save, summed = time.monotonic(), time.monotonic(), 0, 0
     for batch in run.loader:
         if state.batch == 0 and is_worth_a_picture(run):
-            save_batch_picture(batch, run.folder / f"train_batch_epoch{state.epoch + 1}.jpg", run.data)
+            picture = run.folder / f"train_batch_epoch{state.epoch + 1}.jpg"
+            with going_on_without(picture):
+                save_batch_picture(batch, picture, run.data)
         summed_wanted = set_rates(
             run.optimizer, config, state.epoch * len(run.loader) + state.batch, len(run.loader), state.epochs
         )
@@ -572,7 +574,8 @@ def record_epoch(run: Run, metrics: Metrics | None) -> None:
         rates = {f"lr/{group['role']}": group["lr"] for group in run.optimizer.param_groups}
         row = {f"loss/{name}": value for name, value in zip(LOSS_NAMES, losses, strict=True)}
         speed = {"images_per_second": line.speed, "seconds": state.seconds}
-        run.recorder.add({"epoch": state.epoch, **speed, **row, **(metrics.to_dict() if metrics else {}), **rates})
+        with going_on_without(run.recorder.path):
+            run.recorder.add({"epoch": state.epoch, **speed, **row, **(metrics.to_dict() if metrics else {}), **rates})
         run.call("on_epoch_end")
     patient = not config.patience or state.best_epoch < 0 or state.epoch - state.best_epoch < config.patience
     run.stop = distributed.share(run.stop or not patient, run.world)
@@ -590,6 +593,15 @@ def save_epoch(run: Run, better: bool) -> None:
 
 
 # --- checkpoints and the end
+
+
+@contextmanager
+def going_on_without(path: Path) -> Iterator[None]:
+    """A full disk costs a table's row or a picture, not the run."""
+    try:
+        yield
+    except OSError as error:
+        warnings.warn(f"{path} was not written: {error}. Free some space; training goes on", stacklevel=3)
 
 
 def save(run: Run, name: str, training: bool = True) -> None:
