@@ -60,6 +60,39 @@ def test_a_run_that_died_goes_on_to_the_same_weights_and_table(
     assert losses(result.folder) == losses(whole)
 
 
+def died(settings: dict[str, Any], folder: Path) -> Path:
+    """The last.pt of a run that died in its second epoch."""
+
+    def die(run: Run) -> None:
+        if run.state.epoch == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(load_config(None, settings | {"project": str(folder)}), {"on_epoch_start": [die]})
+    return folder / "train" / "weights" / "last.pt"
+
+
+def test_resume_needs_a_checkpoint_in_its_run(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    moved = died(tiny_settings, tmp_path).rename(tmp_path / "last.pt")
+    with pytest.raises(ValueError, match=r"last\.pt: expected <run>/weights/last\.pt"):
+        train(load_config(None, {"resume": str(moved)}))
+    with pytest.raises(ValueError, match=r"resume=true goes on with the last\.pt that model= names"):
+        train(load_config(None, {"resume": True}))
+
+
+@pytest.mark.slow
+def test_a_data_parallel_run_is_resumed_from_within_its_folder(
+    tiny_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = died(tiny_settings | {"val": False}, tmp_path)
+    monkeypatch.chdir(last.parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "trainer")]))
+    machine = {"device": "cpu,cpu", "verbose": False, "threads": 1, "workers": 0, "plots": False}
+    result = train(load_config(None, {"resume": "last.pt"} | machine))
+    assert result.last == last
+    assert load_checkpoint(last).epoch == tiny_settings["epochs"]
+
+
 def test_a_run_that_died_between_its_checkpoints_still_gets_all_of_them(
     whole: Path, tiny_settings: dict[str, Any], tmp_path: Path
 ) -> None:

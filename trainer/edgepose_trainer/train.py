@@ -176,14 +176,18 @@ def read_resume(config: Config) -> tuple[Config, Checkpoint | None]:
     """With `resume`: the settings and the state that its last.pt holds."""
     if not config.resume:
         return config, None
-    path = Path(config.model if config.resume is True else config.resume)
+    if config.resume is True and Path(config.model).suffix not in (".pt", ".pth"):
+        raise ValueError(f"resume=true goes on with the last.pt that model= names, got model={config.model}")
+    path = Path(config.model if config.resume is True else config.resume).resolve()
     checkpoint = load_checkpoint(path)
     if checkpoint.training is None:
         done = f"its training ended after {checkpoint.epoch} epochs" if checkpoint.epoch >= 0 else "it is no last.pt"
         raise ValueError(f"{path}: nothing to resume, {done}; to train it further: model={path} epochs=…")
+    if path.parent.name != "weights":
+        raise ValueError(f"{path}: expected <run>/weights/last.pt, for a run goes on in its folder; move the file back")
     settings = dict(checkpoint.settings)
     settings |= {key: getattr(config, key) for key in RESUMABLE if key != "model"}
-    settings |= {"resume": str(path), "project": str(path.resolve().parents[2]), "name": path.resolve().parents[1].name}
+    settings |= {"resume": str(path), "project": str(path.parents[2]), "name": path.parents[1].name}
     return load_config(None, settings), checkpoint
 
 
