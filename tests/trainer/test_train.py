@@ -153,6 +153,12 @@ def test_patience_ends_a_run_that_does_not_improve(tiny_settings: dict[str, Any]
     assert len((result.folder / "results.csv").read_text().splitlines()) == 1 + 3
 
 
+def test_patience_counts_validated_epochs_alone(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    """The best of epoch 2 stands until epoch 4 was measured."""
+    result = run(tiny_settings, tmp_path, epochs=9, patience=1, val_period=2, optimizer="SGD", lr0=1e-9)
+    assert len((result.folder / "results.csv").read_text().splitlines()) == 1 + 4
+
+
 def test_a_time_limit_sets_the_epochs(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
     result = run(tiny_settings, tmp_path, epochs=1000, time=0.5 / 3600, val=False)
     assert len((result.folder / "results.csv").read_text().splitlines()) < 20

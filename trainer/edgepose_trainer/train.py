@@ -581,8 +581,9 @@ def record_epoch(run: Run, metrics: Metrics | None) -> None:
         with going_on_without(run.recorder.path):
             run.recorder.add({"epoch": state.epoch, **speed, **row, **(metrics.to_dict() if metrics else {}), **rates})
         run.call("on_epoch_end")
-    patient = not config.patience or state.best_epoch < 0 or state.epoch - state.best_epoch < config.patience
-    run.stop = distributed.share(run.stop or not patient, run.world)
+    worse = metrics is not None and not better  # an epoch without validation says nothing
+    tired = worse and 0 < config.patience <= state.epoch - state.best_epoch
+    run.stop = distributed.share(run.stop or tired, run.world)
     save_epoch(run, better)
 
 
