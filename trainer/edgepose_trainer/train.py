@@ -262,7 +262,8 @@ def prepare(
     if checkpoint is not None:
         restore(run, checkpoint)
     if world.main:
-        save_config(config.replace(resume=None), folder / "args.yaml")
+        # Training again from it never writes into this run's folder; the launcher of several processes asks them to.
+        save_config(config.replace(resume=None, exist_ok=False), folder / "args.yaml")
         announce(run, [*notes, *([f"frozen: {len(frozen)} tensors"] if frozen else [])])
     return run
 
