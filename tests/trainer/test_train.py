@@ -292,6 +292,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_saves_nothing(tiny_settings: 
         ({"imgsz": 100}, ValueError, "multiple of the network's largest stride 32"),
         ({"model": "yolov8n-pose.pt"}, FileNotFoundError, "AGPL-3.0"),
         ({"freeze": 23}, ValueError, "freeze leaves no weight"),
+        ({"freeze": -1}, ValueError, "freeze=-1: expected a number of layers"),
         ({"resume": "none/weights/last.pt"}, FileNotFoundError, "last.pt"),
     ],
 )
