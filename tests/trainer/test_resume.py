@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from edgepose_trainer.checkpoint import load_checkpoint
+from edgepose_trainer.checkpoint import load_checkpoint, write_whole
 from edgepose_trainer.config import load_config, save_config
 from edgepose_trainer.train import Run, train
 
@@ -78,6 +79,18 @@ def test_resume_needs_a_checkpoint_in_its_run(tiny_settings: dict[str, Any], tmp
         train(load_config(None, {"resume": str(moved)}))
     with pytest.raises(ValueError, match=r"resume=true goes on with the last\.pt that model= names"):
         train(load_config(None, {"resume": True}))
+
+
+def test_resume_removes_what_a_kill_left_half_written(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    last = died(tiny_settings, tmp_path)
+
+    def leave_half(temporary: Path) -> None:
+        shutil.copy(temporary, temporary.with_stem(f"{temporary.stem}0"))  # as if nobody had tidied up
+
+    write_whole(last.parent / "other.pt", leave_half)
+    assert list(last.parent.glob(".*"))
+    train(load_config(None, {"resume": str(last), "verbose": False, "threads": 1, "workers": 0, "plots": False}))
+    assert {path.name for path in last.parent.iterdir()} == {"best.pt", "last.pt", "other.pt"}
 
 
 @pytest.mark.slow

@@ -302,9 +302,12 @@ def read_data(config: Config, world: World) -> DataConfig:
 
 
 def run_folder(config: Config) -> Path:
-    """A new folder, or the one of the run that goes on."""
+    """A new folder, or the one of the run that goes on, without what it was killed in the middle of writing."""
     if isinstance(config.resume, str):
-        return Path(config.project) / config.name
+        folder = Path(config.project) / config.name
+        for part in (folder / "weights").glob(".*.part"):
+            part.unlink()
+        return folder
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     (folder / "weights").mkdir(exist_ok=True)
     return folder
