@@ -219,6 +219,17 @@ def test_a_signal_to_the_process_group_saves_and_says_how_to_go_on(
     assert load_checkpoint(last).training is not None
 
 
+def test_a_stopped_run_names_the_settings_of_the_machine_that_resume_needs(
+    tiny_settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without threads=1 it would go on with as many as there are cores, to other weights."""
+    stop = {"on_batch_end": [lambda run: os.kill(os.getpid(), signal.SIGTERM)]}
+    result = train(load_config(None, tiny_settings | {"project": str(tmp_path), "verbose": True}), stop)
+    assert result.interrupted
+    command = capsys.readouterr().err.strip().rpartition("go on with: ")[2]
+    assert command == f"edgepose train resume={result.last} device=cpu workers=0 threads=1 plots=false"
+
+
 @pytest.mark.slow
 def test_ctrl_c_of_a_launched_data_parallel_run_waits_until_it_has_saved(
     start: Start, tiny_settings: dict[str, Any], tmp_path: Path

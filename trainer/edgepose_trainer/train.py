@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from edgepose.command.runs import new_run_folder
 from edgepose_trainer import distributed
 from edgepose_trainer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, transfer_weights
-from edgepose_trainer.config import Config, load_config, save_config
+from edgepose_trainer.config import Config, default_settings, load_config, save_config
 from edgepose_trainer.data import (
     AugmentConfig,
     Batch,
@@ -657,10 +657,22 @@ def interrupted(run: Run) -> TrainResult:
     saved = last.is_file() and run.config.save and not run.save_failure
     if run.world.main and run.config.verbose:
         where = f"stopped in epoch {run.state.epoch + 1}, after batch {run.state.batch} of {len(run.loader)}"
-        ending = f"go on with: edgepose train resume={last}" if saved else "nothing was saved"
+        ending = f"go on with: {resume_command(last, run.config)}" if saved else "nothing was saved"
         print(f"{where}; {ending}", file=sys.stderr)
     run.recorder.close()
     return TrainResult(run.folder, None, last if saved else None, run.metrics, interrupted=True)
+
+
+def resume_command(last: Path, config: Config) -> str:
+    """Goes on on this machine: names the settings that resume does not take from the run, unless they are defaults."""
+    machine = {key: getattr(config, key) for key in RESUMABLE if key not in ("resume", "model")}
+    texts = {True: "true", False: "false"}
+    words = [
+        f"{key}={texts[value] if isinstance(value, bool) else value}"
+        for key, value in machine.items()
+        if value != default_settings()[key]
+    ]
+    return " ".join(["edgepose train", f"resume={last}", *words])
 
 
 def finish(run: Run) -> TrainResult:
