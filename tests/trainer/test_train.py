@@ -8,7 +8,7 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -206,6 +206,18 @@ def test_a_checkpoint_of_other_keypoints_is_taken_over_where_it_fits(
 
 
 # --- what goes wrong
+
+
+def test_a_run_says_what_it_leaves_out_and_how_much_more(
+    make_data: Callable[..., Path], tiny_settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_data(train=12, val=4, seed=7)
+    for name in ("train/000", "train/001", "train/002", "train/003", "val/000", "val/001"):
+        (data.parent / "labels" / f"{name}.txt").write_text("0 nan\n")
+    run(tiny_settings, tmp_path, data=str(data), epochs=1, verbose=True)
+    told = [line for line in capsys.readouterr().err.splitlines() if "left out: " in line]
+    assert [Path(line.split(": ")[1]).stem for line in told[:5]] == ["000", "001", "002", "003", "000"]
+    assert told[5:] == [f"  left out: 1 more; see: edgepose check data={data}"]
 
 
 @contextmanager

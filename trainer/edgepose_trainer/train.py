@@ -412,7 +412,7 @@ def announce(run: Run, notes: Sequence[str]) -> None:
         f"{run.network.config.name}: {parameters:,} parameters, nc {run.network.nc}, kpt_shape {run.network.kpt_shape}",
         *notes,
         f"data {run.data.source}: {pictures} pictures to train{val}",
-        *(f"  left out: {problem}" for problem in run.loader.dataset.problems[:5]),
+        *left_out(run),
         f"{config.optimizer} lr0={config.lr0:g}, batch {config.batch}, imgsz {config.imgsz}, {precision} on "
         f"{run.world.device} x {run.world.size}",
         f"results in {run.folder}",
@@ -421,6 +421,16 @@ def announce(run: Run, notes: Sequence[str]) -> None:
         lines.append(f"going on at epoch {state.epoch + 1} of {state.epochs}, batch {state.batch + 1}")
     if config.verbose:
         print("\n".join(lines), file=sys.stderr)
+
+
+def left_out(run: Run, most: int = 5) -> list[str]:
+    """The first of the pictures that are not used, with the reason, and how many more there are."""
+    datasets = [loader.dataset for loader in (run.loader, run.val_loader) if loader is not None]
+    problems = [problem for dataset in datasets for problem in dataset.problems]
+    lines = [f"  left out: {problem}" for problem in problems[:most]]
+    if len(problems) > most:
+        lines.append(f"  left out: {len(problems) - most} more; see: edgepose check data={run.config.data}")
+    return lines
 
 
 # --- an epoch
