@@ -43,6 +43,7 @@ def test_the_saved_settings_load_to_the_same(tmp_path: Path) -> None:
         ({"optimizer": "adam"}, ValueError, "'optimizer'.*nearest: AdamW"),
         ({"task": "segment"}, ValueError, "'task'"),
         ({"imgsz_schedule": [[0.5, 16]]}, ValueError, "imgsz_schedule"),
+        ({"imgsz_schedule": [["half", 96]]}, ValueError, "imgsz_schedule.*expected pairs"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_its_name(settings: dict[str, Any], error: type[Exception], words: str) -> None:

@@ -38,6 +38,8 @@ def test_two_processes_give_the_losses_and_weights_of_one(tiny_settings: dict[st
     for single, double in zip(losses(one.folder), losses(two.folder), strict=True):
         assert double == pytest.approx(single, rel=1e-3)
     assert two.last is not None
+    again = load_config(two.folder / "args.yaml")
+    assert (again.device, again.exist_ok) == ("cpu,cpu", False)  # does not write over this run
 
 
 def test_devices_are_parsed_and_missing_ones_named() -> None:

@@ -176,6 +176,12 @@ def test_the_command_trains_validates_and_predicts(
     assert len(json.loads((tmp_path / "predict" / "results.json").read_text())) == 4
 
 
+def test_the_command_draws_the_val_pictures_that_training_drew(trained: Path, tmp_path: Path) -> None:
+    assert main(["val", f"model={trained}", f"project={tmp_path}", "device=cpu", "threads=1"]) == 0
+    drawn, again = (folder / "val_pictures.jpg" for folder in (trained.parents[1], tmp_path / "val"))
+    assert drawn.read_bytes() == again.read_bytes()
+
+
 def test_the_command_prints_settings_and_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cfg"]) == 0
     assert "epochs: 100 # " in capsys.readouterr().out

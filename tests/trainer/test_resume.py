@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from edgepose_trainer.checkpoint import load_checkpoint
+from edgepose_trainer.checkpoint import load_checkpoint, write_whole
 from edgepose_trainer.config import load_config, save_config
 from edgepose_trainer.train import Run, train
 
@@ -58,6 +59,69 @@ def test_a_run_that_died_goes_on_to_the_same_weights_and_table(
     assert result.folder == tmp_path / "train"
     assert_same_weights(result.folder / "weights" / "last.pt", whole / "weights" / "last.pt")
     assert losses(result.folder) == losses(whole)
+
+
+def died(settings: dict[str, Any], folder: Path) -> Path:
+    """The last.pt of a run that died in its second epoch."""
+
+    def die(run: Run) -> None:
+        if run.state.epoch == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(load_config(None, settings | {"project": str(folder)}), {"on_epoch_start": [die]})
+    return folder / "train" / "weights" / "last.pt"
+
+
+def test_resume_needs_a_checkpoint_in_its_run(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    moved = died(tiny_settings, tmp_path).rename(tmp_path / "last.pt")
+    with pytest.raises(ValueError, match=r"last\.pt: expected <run>/weights/last\.pt"):
+        train(load_config(None, {"resume": str(moved)}))
+    with pytest.raises(ValueError, match=r"resume=true goes on with the last\.pt that model= names"):
+        train(load_config(None, {"resume": True}))
+
+
+def test_resume_removes_what_a_kill_left_half_written(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    last = died(tiny_settings, tmp_path)
+
+    def leave_half(temporary: Path) -> None:
+        shutil.copy(temporary, temporary.with_stem(f"{temporary.stem}0"))  # as if nobody had tidied up
+
+    write_whole(last.parent / "other.pt", leave_half)
+    assert list(last.parent.glob(".*"))
+    train(load_config(None, {"resume": str(last), "verbose": False, "threads": 1, "workers": 0, "plots": False}))
+    assert {path.name for path in last.parent.iterdir()} == {"best.pt", "last.pt", "other.pt"}
+
+
+@pytest.mark.slow
+def test_a_data_parallel_run_is_resumed_from_within_its_folder(
+    tiny_settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = died(tiny_settings | {"val": False}, tmp_path)
+    monkeypatch.chdir(last.parent)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "trainer")]))
+    machine = {"device": "cpu,cpu", "verbose": False, "threads": 1, "workers": 0, "plots": False}
+    result = train(load_config(None, {"resume": "last.pt"} | machine))
+    assert result.last == last
+    assert load_checkpoint(last).epoch == tiny_settings["epochs"]
+
+
+def test_a_run_that_died_between_its_checkpoints_still_gets_all_of_them(
+    whole: Path, tiny_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """At an epoch's end up to three are written, one after the other."""
+
+    def die(run: Run) -> None:
+        if run.state.epoch == 1 and run.state.batch == 0:
+            raise Killed
+
+    settings = tiny_settings | {"project": str(tmp_path), "save_batches": 2, "save_period": 1}
+    with pytest.raises(Killed):
+        train(load_config(None, settings), {"on_checkpoint": [die]})
+    weights_folder = tmp_path / "train" / "weights"
+    train(load_config(None, {"resume": str(weights_folder / "last.pt"), "verbose": False, "threads": 1, "workers": 0}))
+    assert {path.name for path in weights_folder.iterdir()} >= {"best.pt", "epoch1.pt", "epoch2.pt", "epoch3.pt"}
+    assert_same_weights(weights_folder / "best.pt", whole / "weights" / "best.pt")
 
 
 def test_a_run_in_float16_goes_on_with_its_gradient_scale(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
@@ -153,6 +217,17 @@ def test_a_signal_to_the_process_group_saves_and_says_how_to_go_on(
     assert process.returncode == 0, output
     assert f"go on with: edgepose train resume={last}" in output
     assert load_checkpoint(last).training is not None
+
+
+def test_a_stopped_run_names_the_settings_of_the_machine_that_resume_needs(
+    tiny_settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without threads=1 it would go on with as many as there are cores, to other weights."""
+    stop = {"on_batch_end": [lambda run: os.kill(os.getpid(), signal.SIGTERM)]}
+    result = train(load_config(None, tiny_settings | {"project": str(tmp_path), "verbose": True}), stop)
+    assert result.interrupted
+    command = capsys.readouterr().err.strip().rpartition("go on with: ")[2]
+    assert command == f"edgepose train resume={result.last} device=cpu workers=0 threads=1 plots=false"
 
 
 @pytest.mark.slow

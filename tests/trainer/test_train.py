@@ -8,7 +8,7 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +28,7 @@ from edgepose_trainer.optim import (
     learning_rate_share,
     set_rates,
 )
+from edgepose_trainer.recorder import read_rows
 from edgepose_trainer.train import Run, State, TrainResult, scheduled_size, train
 
 
@@ -153,6 +154,12 @@ def test_patience_ends_a_run_that_does_not_improve(tiny_settings: dict[str, Any]
     assert len((result.folder / "results.csv").read_text().splitlines()) == 1 + 3
 
 
+def test_patience_counts_validated_epochs_alone(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    """The best of epoch 2 stands until epoch 4 was measured."""
+    result = run(tiny_settings, tmp_path, epochs=9, patience=1, val_period=2, optimizer="SGD", lr0=1e-9)
+    assert len((result.folder / "results.csv").read_text().splitlines()) == 1 + 4
+
+
 def test_a_time_limit_sets_the_epochs(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
     result = run(tiny_settings, tmp_path, epochs=1000, time=0.5 / 3600, val=False)
     assert len((result.folder / "results.csv").read_text().splitlines()) < 20
@@ -214,6 +221,18 @@ def test_pretrained_weights_come_over_those_of_a_checkpoint_as_the_model(
 # --- what goes wrong
 
 
+def test_a_run_says_what_it_leaves_out_and_how_much_more(
+    make_data: Callable[..., Path], tiny_settings: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_data(train=12, val=4, seed=7)
+    for name in ("train/000", "train/001", "train/002", "train/003", "val/000", "val/001"):
+        (data.parent / "labels" / f"{name}.txt").write_text("0 nan\n")
+    run(tiny_settings, tmp_path, data=str(data), epochs=1, verbose=True)
+    told = [line for line in capsys.readouterr().err.splitlines() if "left out: " in line]
+    assert [Path(line.split(": ")[1]).stem for line in told[:5]] == ["000", "001", "002", "003", "000"]
+    assert told[5:] == [f"  left out: 1 more; see: edgepose check data={data}"]
+
+
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
     """Writing beyond `size` bytes fails, as on a full disk."""
@@ -242,6 +261,23 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tiny_settings: dict[str, Any
     assert checkpoint.epoch == 1
     assert checkpoint.training is not None
     assert not list((tmp_path / "train" / "weights").glob(".*"))
+
+
+def test_a_disk_that_is_full_for_a_while_costs_no_row_of_the_table(
+    tiny_settings: dict[str, Any], tmp_path: Path
+) -> None:
+    """No byte can be written in the second epoch, neither its picture nor its row."""
+
+    def fill(run: Run) -> None:
+        limit = 0 if run.state.epoch == 1 else resource.RLIM_INFINITY
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    settings = {"epochs": 3, "close_mosaic": 2, "val": False, "plots": True}
+    with largest_file(-1), pytest.warns(UserWarning, match="was not written") as told:
+        result = run(tiny_settings, tmp_path, {"on_epoch_start": [fill]}, **settings)
+    missing = [str(warning.message) for warning in told if "training goes on" in str(warning.message)]
+    assert ["train_batch_epoch2.jpg" in missing[0], "results.csv" in missing[1]] == [True, True]
+    assert [row["epoch"] for row in read_rows(result.folder / "results.csv")] == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize(
@@ -281,6 +317,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_saves_nothing(tiny_settings: 
         ({"imgsz": 100}, ValueError, "multiple of the network's largest stride 32"),
         ({"model": "yolov8n-pose.pt"}, FileNotFoundError, "AGPL-3.0"),
         ({"freeze": 23}, ValueError, "freeze leaves no weight"),
+        ({"freeze": -1}, ValueError, "freeze=-1: expected a number of layers"),
         ({"resume": "none/weights/last.pt"}, FileNotFoundError, "last.pt"),
     ],
 )

@@ -217,10 +217,9 @@ def val(
     from edgepose_trainer.model import PoseModel
     from edgepose_trainer.plots import ValPictures, draw_metrics
 
-    pictures = ValPictures()
-    metrics = PoseModel(default_model() if model is None else model).val(
-        validators=[pictures] if plots else [], **settings
-    )
+    loaded = PoseModel(default_model() if model is None else model)
+    pictures = ValPictures(skeleton=loaded.val_data(settings.get("data")).skeleton)
+    metrics = loaded.val(validators=[pictures] if plots else [], **settings)
     print(json_format.dumps(metrics.to_dict() | {"speed": metrics.speed}) if json else metrics.table())
     if plots:
         folder = new_run_folder(project, name, exist_ok)

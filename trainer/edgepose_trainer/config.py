@@ -257,7 +257,8 @@ def _require(config: Config, key: str, holds: Any, expected: str) -> None:
 
 
 def _check_stage(stage: Any) -> None:
-    if not (isinstance(stage, list) and len(stage) == 2 and 0 <= stage[0] < 1 and int(stage[1]) >= 32):
+    pair = isinstance(stage, list) and len(stage) == 2 and all(type(value) in (int, float) for value in stage)
+    if not (pair and 0 <= stage[0] < 1 and stage[1] >= 32):
         raise ValueError(
             f"setting 'imgsz_schedule': got {stage!r}, expected pairs [share of the run from 0 to 1, side from 32 up]"
         )

@@ -175,6 +175,15 @@ class PoseModel:
             self.metrics = validate(network, loader, dataset_config, config, device, validators, dtype=dtype)
         return self.metrics
 
+    def val_data(self, data: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> DataConfig:
+        """What `val` measures on: the data given, else those that the checkpoint remembers; ValueError where there are
+        none."""
+        if data is None and self.checkpoint is not None:
+            data = self.checkpoint.data or None
+        if data is None:
+            raise ValueError(f"{self.path} does not say what data it was trained on: pass data=, such as data=my.yaml")
+        return load_data_config(data)
+
     def predict(self, source: Any, *, stream: bool = False, **options: Any) -> list[PoseResult] | Iterator[PoseResult]:
         """Finds people in whatever `edgepose.sources.open_source` takes; one result a picture or frame.
 
@@ -268,12 +277,7 @@ class PoseModel:
         remembered = {key: kept[key] for key in _REMEMBERED if own and key in kept}
         if not own and isinstance(kept.get("imgsz"), int):
             remembered = {"imgsz": kept["imgsz"]}
-        config = load_config(None, {**remembered, **settings})
-        if data is None and self.checkpoint is not None:
-            data = self.checkpoint.data or None
-        if data is None:
-            raise ValueError(f"{self.path} does not say what data it was trained on: pass data=, such as data=my.yaml")
-        return config, load_data_config(data)
+        return load_config(None, {**remembered, **settings}), self.val_data(data)
 
     def _val_dataset(self, data: DataConfig, config: Config, remembered: bool) -> Any:
         size = config.imgsz if self.checkpoint is not None else 32

@@ -125,6 +125,8 @@ def _other_tensors(network: nn.Module) -> list[Tensor]:
 
 def freeze_layers(network: nn.Module, freeze: int | list[int] | None) -> list[str]:
     """Stops the gradients of the first n layers or of the layers named by number; returns their parameters' names."""
+    if isinstance(freeze, int) and freeze < 0:
+        raise ValueError(f"freeze={freeze}: expected a number of layers, or a list of layers such as [0, 1]")
     layers = range(freeze) if isinstance(freeze, int) else freeze or ()
     known = {int(name.split(".")[1]) for name, _ in network.named_parameters()}
     unknown = [n for n in layers if n not in known and not (isinstance(freeze, int) and n <= max(known))]

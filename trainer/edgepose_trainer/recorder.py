@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import resource
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from edgepose_trainer.data.files import write_whole
 from edgepose_trainer.metrics import Metrics
 
 LOSS_NAMES = ("box", "pose", "kobj", "cls", "dfl")
@@ -33,7 +35,11 @@ def duration_text(seconds: float) -> str:
 
 
 class EpochLine:
-    """One epoch's line: loss parts, speed, memory and time left while it runs, metrics when it is over."""
+    """One epoch's line: bar, speed, memory, time left and loss parts while it runs, as far as the screen is wide; when
+    it is over the whole of it, with the metrics.
+
+    speed: pictures a second in this epoch's training.
+    """
 
     def __init__(self, epoch: int, epochs: int, batches: int, done: int, verbose: bool) -> None:
         self.bar: tqdm[Any] = tqdm(
@@ -43,34 +49,35 @@ class EpochLine:
             disable=not verbose,
             dynamic_ncols=True,
             mininterval=0.1 if sys.stderr.isatty() else 30.0,  # a log file is not a screen
-            bar_format="{desc} {percentage:3.0f}% {n_fmt}/{total_fmt} [{elapsed}<{remaining}] {postfix}",
+            bar_format="{desc} {percentage:3.0f}%|{bar:8}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}",
         )
-        self.pictures, self.start, self.text = 0, time.perf_counter(), ""
+        self.pictures, self.start, self.speed, self.text = 0, time.perf_counter(), 0.0, ""
 
     def update(self, pictures: int, losses: list[float] | None, device: torch.device, left: float) -> None:
         """After a batch. losses: means so far, None to leave the text as it is. left: seconds of the run."""
         self.pictures += pictures
+        self.speed = self.pictures / max(time.perf_counter() - self.start, 1e-9)
         if losses is not None:
             parts = " ".join(f"{name} {value:.3f}" for name, value in zip(LOSS_NAMES, losses, strict=True))
-            self.text = f"{parts} | {self.speed():.1f} img/s {memory_text(device)} | left {duration_text(left)}"
+            self.text = f"{self.speed:.1f} img/s {memory_text(device)} left {duration_text(left)} | {parts}"
             self.bar.set_postfix_str(self.text, refresh=False)
         self.bar.update()
-
-    def speed(self) -> float:
-        """Pictures a second in this epoch."""
-        return self.pictures / max(time.perf_counter() - self.start, 1e-9)
 
     def close(self, metrics: Metrics | None = None) -> None:
         if metrics is not None:
             found = (
                 f"AP {metrics.pose.map:.3f} AP50 {metrics.pose.map50:.3f} F1 {metrics.f1:.3f} box {metrics.box.map:.3f}"
             )
-            self.bar.set_postfix_str(f"{self.text} | {found}")
+            self.bar.set_postfix_str(f"{self.text} | {found}", refresh=False)
+        self.bar.dynamic_ncols, self.bar.ncols = False, None  # nothing is cut off
         self.bar.close()
 
 
 class Recorder:
-    """results.csv, one row an epoch, and TensorBoard events where wanted."""
+    """results.csv, one row an epoch, and TensorBoard events where wanted.
+
+    The table is written whole or not at all: a row that found no room is in the next one.
+    """
 
     def __init__(self, folder: Path, tensorboard: bool, epochs_done: int) -> None:
         self.path = folder / "results.csv"
@@ -88,10 +95,11 @@ class Recorder:
 
     def _write(self) -> None:
         names = list(dict.fromkeys(name for row in self.rows for name in row))
-        with self.path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, names, restval="")
-            writer.writeheader()
-            writer.writerows(self.rows)
+        table = io.StringIO()
+        writer = csv.DictWriter(table, names, restval="")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_whole(self.path, table.getvalue().encode())
 
     def close(self) -> None:
         if self.writer is not None:

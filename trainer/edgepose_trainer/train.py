@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from edgepose.command.runs import new_run_folder
 from edgepose_trainer import distributed
 from edgepose_trainer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint, transfer_weights
-from edgepose_trainer.config import Config, load_config, save_config
+from edgepose_trainer.config import Config, default_settings, load_config, save_config
 from edgepose_trainer.data import (
     AugmentConfig,
     Batch,
@@ -177,14 +177,18 @@ def read_resume(config: Config) -> tuple[Config, Checkpoint | None]:
     """With `resume`: the settings and the state that its last.pt holds."""
     if not config.resume:
         return config, None
-    path = Path(config.model if config.resume is True else config.resume)
+    if config.resume is True and Path(config.model).suffix not in (".pt", ".pth"):
+        raise ValueError(f"resume=true goes on with the last.pt that model= names, got model={config.model}")
+    path = Path(config.model if config.resume is True else config.resume).resolve()
     checkpoint = load_checkpoint(path)
     if checkpoint.training is None:
         done = f"its training ended after {checkpoint.epoch} epochs" if checkpoint.epoch >= 0 else "it is no last.pt"
         raise ValueError(f"{path}: nothing to resume, {done}; to train it further: model={path} epochs=…")
+    if path.parent.name != "weights":
+        raise ValueError(f"{path}: expected <run>/weights/last.pt, for a run goes on in its folder; move the file back")
     settings = dict(checkpoint.settings)
     settings |= {key: getattr(config, key) for key in RESUMABLE if key != "model"}
-    settings |= {"resume": str(path), "project": str(path.resolve().parents[2]), "name": path.resolve().parents[1].name}
+    settings |= {"resume": str(path), "project": str(path.parents[2]), "name": path.parents[1].name}
     return load_config(None, settings), checkpoint
 
 
@@ -261,7 +265,8 @@ def prepare(
     if checkpoint is not None:
         restore(run, checkpoint)
     if world.main:
-        save_config(config.replace(resume=None), folder / "args.yaml")
+        # Training again from it never writes into this run's folder; the launcher of several processes asks them to.
+        save_config(config.replace(resume=None, exist_ok=False), folder / "args.yaml")
         announce(run, [*notes, *([f"frozen: {len(frozen)} tensors"] if frozen else [])])
     return run
 
@@ -297,9 +302,12 @@ def read_data(config: Config) -> DataConfig:
 
 
 def run_folder(config: Config) -> Path:
-    """A new folder, or the one of the run that goes on."""
+    """A new folder, or the one of the run that goes on, without what it was killed in the middle of writing."""
     if isinstance(config.resume, str):
-        return Path(config.project) / config.name
+        folder = Path(config.project) / config.name
+        for part in (folder / "weights").glob(".*.part"):
+            part.unlink()
+        return folder
     folder = new_run_folder(config.project, config.name, config.exist_ok)
     (folder / "weights").mkdir(exist_ok=True)
     return folder
@@ -401,7 +409,7 @@ def announce(run: Run, notes: Sequence[str]) -> None:
         f"{run.network.config.name}: {parameters:,} parameters, nc {run.network.nc}, kpt_shape {run.network.kpt_shape}",
         *notes,
         f"data {run.data.source}: {pictures} pictures to train{val}",
-        *(f"  left out: {problem}" for problem in run.loader.dataset.problems[:5]),
+        *left_out(run),
         f"{config.optimizer} lr0={config.lr0:g}, batch {config.batch}, imgsz {config.imgsz}, {precision} on "
         f"{run.world.device} x {run.world.size}",
         f"results in {run.folder}",
@@ -410,6 +418,16 @@ def announce(run: Run, notes: Sequence[str]) -> None:
         lines.append(f"going on at epoch {state.epoch + 1} of {state.epochs}, batch {state.batch + 1}")
     if config.verbose:
         print("\n".join(lines), file=sys.stderr)
+
+
+def left_out(run: Run, most: int = 5) -> list[str]:
+    """The first of the pictures that are not used, with the reason, and how many more there are."""
+    datasets = [loader.dataset for loader in (run.loader, run.val_loader) if loader is not None]
+    problems = [problem for dataset in datasets for problem in dataset.problems]
+    lines = [f"  left out: {problem}" for problem in problems[:most]]
+    if len(problems) > most:
+        lines.append(f"  left out: {len(problems) - most} more; see: edgepose check data={run.config.data}")
+    return lines
 
 
 # --- an epoch
@@ -425,7 +443,9 @@ def train_epoch(run: Run, stopped: Callable[[], bool]) -> bool:
     clock, saved_at, since_save, summed = time.monotonic(), time.monotonic(), 0, 0
     for batch in run.loader:
         if state.batch == 0 and is_worth_a_picture(run):
-            save_batch_picture(batch, run.folder / f"train_batch_epoch{state.epoch + 1}.jpg", run.data)
+            picture = run.folder / f"train_batch_epoch{state.epoch + 1}.jpg"
+            with going_on_without(picture):
+                save_batch_picture(batch, picture, run.data)
         summed_wanted = set_rates(
             run.optimizer, config, state.epoch * len(run.loader) + state.batch, len(run.loader), state.epochs
         )
@@ -568,24 +588,36 @@ def record_epoch(run: Run, metrics: Metrics | None) -> None:
     if run.world.main:
         rates = {f"lr/{group['role']}": group["lr"] for group in run.optimizer.param_groups}
         row = {f"loss/{name}": value for name, value in zip(LOSS_NAMES, losses, strict=True)}
-        speed = {"images_per_second": line.speed(), "seconds": state.seconds}
-        run.recorder.add({"epoch": state.epoch, **speed, **row, **(metrics.to_dict() if metrics else {}), **rates})
+        speed = {"images_per_second": line.speed, "seconds": state.seconds}
+        with going_on_without(run.recorder.path):
+            run.recorder.add({"epoch": state.epoch, **speed, **row, **(metrics.to_dict() if metrics else {}), **rates})
         run.call("on_epoch_end")
-    patient = not config.patience or state.best_epoch < 0 or state.epoch - state.best_epoch < config.patience
-    run.stop = distributed.share(run.stop or not patient, run.world)
+    worse = metrics is not None and not better  # an epoch without validation says nothing
+    tired = worse and 0 < config.patience <= state.epoch - state.best_epoch
+    run.stop = distributed.share(run.stop or tired, run.world)
     save_epoch(run, better)
 
 
 def save_epoch(run: Run, better: bool) -> None:
+    """last.pt comes last: a run killed before it is written repeats the epoch, and with it the other files."""
     state, period = run.state, run.config.save_period
-    save(run, "last.pt")
     if better or run.val_loader is None:
         save(run, "best.pt", training=False)
     if period and state.epoch % period == 0:
         save(run, f"epoch{state.epoch}.pt", training=False)
+    save(run, "last.pt")
 
 
 # --- checkpoints and the end
+
+
+@contextmanager
+def going_on_without(path: Path) -> Iterator[None]:
+    """A full disk costs a table's row or a picture, not the run."""
+    try:
+        yield
+    except OSError as error:
+        warnings.warn(f"{path} was not written: {error}. Free some space; training goes on", stacklevel=3)
 
 
 def save(run: Run, name: str, training: bool = True) -> None:
@@ -632,10 +664,22 @@ def interrupted(run: Run) -> TrainResult:
     saved = last.is_file() and run.config.save and not run.save_failure
     if run.world.main and run.config.verbose:
         where = f"stopped in epoch {run.state.epoch + 1}, after batch {run.state.batch} of {len(run.loader)}"
-        ending = f"go on with: edgepose train resume={last}" if saved else "nothing was saved"
+        ending = f"go on with: {resume_command(last, run.config)}" if saved else "nothing was saved"
         print(f"{where}; {ending}", file=sys.stderr)
     run.recorder.close()
     return TrainResult(run.folder, None, last if saved else None, run.metrics, interrupted=True)
+
+
+def resume_command(last: Path, config: Config) -> str:
+    """Goes on on this machine: names the settings that resume does not take from the run, unless they are defaults."""
+    machine = {key: getattr(config, key) for key in RESUMABLE if key not in ("resume", "model")}
+    texts = {True: "true", False: "false"}
+    words = [
+        f"{key}={texts[value] if isinstance(value, bool) else value}"
+        for key, value in machine.items()
+        if value != default_settings()[key]
+    ]
+    return " ".join(["edgepose train", f"resume={last}", *words])
 
 
 def finish(run: Run) -> TrainResult:
