@@ -65,6 +65,12 @@ def test_val_of_moved_data_asks_for_data(trained: Path) -> None:
         model.val()
 
 
+def test_val_at_a_size_that_the_network_cannot_take_is_refused(trained: Path) -> None:
+    with pytest.raises(ValueError, match=r"imgsz=100 .* largest stride 32"):
+        PoseModel(trained).val(imgsz=100)
+    assert PoseModel(trained).val(imgsz=100, rect=True).images == 4  # padded to the stride
+
+
 def test_a_checkpoint_predicts_through_the_device_half(trained: Path, drawn_data: Path) -> None:
     picture = next((drawn_data.parent / "images" / "val").glob("*.png"))
     model = PoseModel(trained)

@@ -170,6 +170,8 @@ class PoseModel:
             return self.metrics
         self._check_shape(dataset_config)
         stride = max(self.checkpoint.model.strides)
+        if config.imgsz % stride and not config.rect:
+            raise ValueError(f"imgsz={config.imgsz} is not a multiple of the network's largest stride {stride}")
         network, dtype = self.checkpoint.model, precision_of(config.amp, device)
         with closing(build_loader(dataset, config.batch, config.workers, stride=stride)) as loader:
             self.metrics = validate(network, loader, dataset_config, config, device, validators, dtype=dtype)
