@@ -22,7 +22,7 @@ from edgepose_trainer.export.registry import format_of_artifact
 from edgepose_trainer.metrics import Metrics
 from edgepose_trainer.nn import build_model, model_info
 from edgepose_trainer.train import EVENTS, Callback, TrainResult, train
-from edgepose_trainer.validate import Validator, precision_of, validate, validate_runner
+from edgepose_trainer.validate import Validator, check_sizes, precision_of, validate, validate_runner
 
 if TYPE_CHECKING:
     from edgepose.info import ModelInfo
@@ -170,8 +170,8 @@ class PoseModel:
             return self.metrics
         self._check_shape(dataset_config)
         stride = max(self.checkpoint.model.strides)
-        if config.imgsz % stride and not config.rect:
-            raise ValueError(f"imgsz={config.imgsz} is not a multiple of the network's largest stride {stride}")
+        if not config.rect:
+            check_sizes([config.imgsz], stride)
         network, dtype = self.checkpoint.model, precision_of(config.amp, device)
         with closing(build_loader(dataset, config.batch, config.workers, stride=stride)) as loader:
             self.metrics = validate(network, loader, dataset_config, config, device, validators, dtype=dtype)

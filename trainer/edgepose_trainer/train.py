@@ -50,7 +50,7 @@ from edgepose_trainer.nn import PoseNetwork, build_model
 from edgepose_trainer.optim import MovingAverage, build_optimizer, choose_optimizer, freeze_layers, set_rates
 from edgepose_trainer.plots import ValPictures, draw_history, draw_metrics
 from edgepose_trainer.recorder import LOSS_NAMES, EpochLine, Recorder
-from edgepose_trainer.validate import Validator, autocast, precision_of, to_input, validate
+from edgepose_trainer.validate import Validator, autocast, check_sizes, precision_of, to_input, validate
 
 if TYPE_CHECKING:
     from edgepose_trainer.data.pictures import CacheMode
@@ -332,8 +332,7 @@ def build_loaders(config: Config, data: DataConfig, network: PoseNetwork, world:
     """Training batches for this process; validation batches for the first process alone."""
     stride = max(network.strides)
     sizes = [config.imgsz, *(int(stage[1]) for stage in config.imgsz_schedule or [])]
-    if wrong := [size for size in sizes if size % stride]:
-        raise ValueError(f"imgsz={wrong[0]} is not a multiple of the network's largest stride {stride}")
+    check_sizes(sizes, stride)
     cache = cast("CacheMode | bool", config.cache)
     augment = AugmentConfig(**{f.name: getattr(config, f.name) for f in fields(AugmentConfig)})
     dataset = build_dataset(

@@ -122,6 +122,12 @@ def validate(
     return metrics
 
 
+def check_sizes(sizes: Iterable[int], stride: int) -> None:
+    """Raises ValueError where square pictures of one of these sizes do not fit the network's largest stride."""
+    if wrong := [size for size in sizes if size % stride]:
+        raise ValueError(f"imgsz={wrong[0]} is not a multiple of the network's largest stride {stride}")
+
+
 def _detect(decoder: Decoder, heads: list[NDArray[np.float32]], batch: Batch, i: int) -> Found:
     """Detections of picture i, in its own pixels."""
     height, width = (int(side) for side in batch["shapes"][i])
