@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 from edgepose_trainer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint  # noqa: E402
 from edgepose_trainer.loss import PoseLoss  # noqa: E402
 from edgepose_trainer.loss.heatmaps import heatmap_loss, heatmap_targets, heatmap_weights  # noqa: E402
+from edgepose_trainer.loss.poses import MIN_PEAK, REACH, WINDOW, poses_at_peaks  # noqa: E402
 from edgepose_trainer.model import PoseModel  # noqa: E402
 from edgepose_trainer.nn import HeadTensors, PoseNetwork, build_model  # noqa: E402
 
@@ -85,6 +86,78 @@ def test_the_loss_is_the_papers_formula_and_least_at_its_target() -> None:
     weights = torch.rand(1, 2, 4, 4)
     torch.testing.assert_close(heatmap_loss(logits, target, weights), (by_hand * weights).sum())
     assert heatmap_loss(target.logit(), target, weights) == pytest.approx(0, abs=1e-9)
+
+
+def nearness(dx: float, dy: float, reach: float) -> float:
+    return math.exp(-(dx**2 + dy**2) / (2 * reach**2))
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(st.integers(0, 1000), st.floats(4, 25))
+def test_a_keypoint_moves_to_a_peak_as_strong_as_any_near_it(seed: int, size: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    maps = torch.rand(2, 3, 16, 24, generator=generator) ** 8
+    points = torch.rand(4, 3, 2, generator=generator) * torch.tensor([30.0, 22.0]) - 3
+    pictures = torch.tensor([0, 1, 1, 0])
+    moved = poses_at_peaks(points, torch.full((4,), size**2), maps, pictures)
+    reach = REACH * size
+    step = 2 * WINDOW * reach / 30
+    for person, point in np.ndindex(4, 3):
+        x, y = points[person, point].tolist()
+        heat = maps[pictures[person], point]
+        weighed = [
+            float(heat[row, column]) * nearness(column + 0.5 - x, row + 0.5 - y, reach)
+            for row, column in np.ndindex(16, 24)
+            if heat[row, column] > MIN_PEAK and max(abs(column + 0.5 - x), abs(row + 0.5 - y)) < WINDOW * reach - step
+        ]
+        at = moved[person, point]
+        if torch.equal(at, points[person, point]):
+            assert not weighed
+            continue
+        column, row = (int(side) for side in at)
+        assert heat[row, column] > MIN_PEAK
+        # The grid weighs a cell by a place in it, up to 0.71 from its middle, for this one and for the others.
+        far, off = WINDOW * math.sqrt(2) * reach, math.sqrt(0.5)
+        slack = nearness(far + off, 0, reach) / nearness(far, 0, reach)
+        found = float(heat[row, column]) * nearness(column + 0.5 - x, row + 0.5 - y, reach)
+        assert found >= slack**2 * max(weighed, default=0)
+
+
+def test_scores_learn_how_good_the_pose_at_the_peaks_is() -> None:
+    """The target is read off the gradient: of a binary cross-entropy it is the probability less the target."""
+    network = tiny()
+    images, batch = torch.rand(2, 3, 64, 64), batch_of(2)
+    batch["boxes"] = torch.tensor([[0.5, 0.5, 0.9, 0.9]]).expand(2, 4)  # all its peaks are within reach
+    batch["keypoints"][:, :, :2] = torch.rand(2, 3, 2) * 0.2 + 0.3
+    with torch.no_grad():
+        raw = network.raw(images)
+    side = 2 * raw.heatmap.shape[3]
+    sharp = torch.full((2, 3, side, side), -8.0)
+    for person in range(2):
+        for point in range(3):
+            x, y = (batch["keypoints"][person, point, :2] * side).floor().long().tolist()
+            sharp[person, point, y, x] = 8.0
+
+    def targets(heatmap: torch.Tensor | None) -> float:
+        scores = [level.clone().requires_grad_() for level in raw.score]
+        PoseLoss(network, sigmas=[0.05] * 3)(raw._replace(score=scores, heatmap=heatmap), batch)[0].backward()
+        p = torch.cat([level.detach().sigmoid().flatten() for level in scores])
+        gradient = torch.cat([level.grad.flatten() for level in scores])
+        gain = (gradient / p).max()  # of the cells that learn that nobody is there
+        return float((p - gradient / gain).sum())
+
+    published = targets(None)
+    right = targets(torch.nn.functional.pixel_unshuffle(sharp, 2))
+    wrong = targets(torch.nn.functional.pixel_unshuffle(sharp.flip(2, 3), 2))
+    assert 0 < wrong < 0.5 * right
+    assert 0.9 * published < right <= published
+
+
+def test_pictures_without_people_have_a_loss() -> None:
+    network = tiny()
+    loss, _ = PoseLoss(network)(network.raw(torch.rand(2, 3, 64, 64)), batch_of(0))
+    loss.backward()
+    assert math.isfinite(float(loss.detach()))
 
 
 def test_training_on_one_batch_puts_the_peaks_on_the_keypoints() -> None:

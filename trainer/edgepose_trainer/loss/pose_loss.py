@@ -34,6 +34,7 @@ from edgepose_trainer.loss.keypoints import (
     keypoint_similarity_loss,
     visibility_loss,
 )
+from edgepose_trainer.loss.poses import poses_at_peaks
 from edgepose_trainer.nn.head import RawHeads
 from edgepose_trainer.nn.network import PoseNetwork
 
@@ -59,6 +60,9 @@ class PoseLoss:
 
     `loss, items = criterion(raw_heads, batch)`: items are the five parts with their gains, detached scalars in the
     order box, pose, kobj, cls, dfl; loss is their sum x pictures in the batch, to call backward on.
+
+    A network with heatmaps learns in its class targets also how good the pose is that the decoder makes of them: they
+    are the published ones x OKS² (RTMO, Lu et al., 2024, learns the OKS).
 
     box, cls and dfl are divided by the sum of the target scores (at least 1), pose by the positives, kobj by their
     known keypoints. sigmas: (K,) of the keypoints; None: COCO's for 17, else 1 / K.
@@ -100,9 +104,12 @@ class PoseLoss:
         place = _Place(found, targets, cells)
         box, dfl = self._box_sums(raw, found, place, cells)
         pose, kobj, instances, points = self._keypoint_sums(raw, found, place, targets, cells)
-        cls = _class_sum(logits, found, targets, cells)
+        wanted = found.scores
         if raw.heatmap is not None:
             pose = pose + self.gains.heatmap * self._heatmap_mean(raw.heatmap, targets) * instances
+            # Squared, as the decoder takes the root of score x support by the peaks.
+            wanted = wanted * self._pose_qualities(raw, raw.heatmap, found, targets, cells).square()
+        cls = _class_sum(logits, found, wanted, targets, cells)
         scores, instances, points, pictures = self._normalizers(found, instances, points, len(raw.score[0]))
         items = {
             "box": self.gains.box * box / scores,
@@ -155,6 +162,27 @@ class PoseLoss:
             return pose, pose.new_zeros(()), instances, instances
         kobj, count = visibility_loss(points[:, :, 2], visible, known)
         return pose, kobj, instances, count
+
+    @torch.no_grad()
+    def _pose_qualities(
+        self, raw: RawHeads, heatmap: Tensor, found: Assignment, targets: _Targets, cells: Cells
+    ) -> Tensor:
+        """(F,) OKS of the pose that each positive's label is found with, by the label's best positive."""
+        best = _best_positives(found)
+        labels = found.labels[best]
+        rows, cell = found.rows[best], self.strides[0] / 2
+        maps = F.pixel_shuffle(heatmap.float(), 2).sigmoid()
+        number = cells.cell[rows]
+        points = _pick(raw.keypoints, rows, cells).view(-1, *self.kpt_shape)[:, :, :2]
+        points = (points * 2 + cells.index[number, None]) * (cells.stride[number, None, None] / cell)
+        boxes = targets.boxes[labels] / cell
+        area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+        poses = poses_at_peaks(points, area, maps, targets.pictures[labels])
+        visible = targets.visible[labels]
+        loss = keypoint_similarity_loss(poses, targets.keypoints[labels] / cell, visible, area, self.sigmas)
+        quality = torch.ones(len(targets.boxes), device=loss.device)
+        quality[labels] = 1 - loss
+        return quality[found.labels]
 
     def _heatmap_mean(self, logits: Tensor, targets: _Targets) -> Tensor:
         """The heatmaps' loss over the batch, divided by the keypoints that they show."""
@@ -248,12 +276,23 @@ def _pick(levels: list[Tensor], rows: Tensor, cells: Cells) -> Tensor:
     return torch.cat(picked).float()
 
 
-def _class_sum(logits: Tensor, found: Assignment, targets: _Targets, cells: Cells) -> Tensor:
-    """Binary cross-entropy of all cells and classes, summed: softplus(x) - x * target, as few targets are not 0."""
+def _best_positives(found: Assignment) -> Tensor:
+    """Which positive is the best of its label: for each label that has some, its place among them, ascending."""
+    order = found.scores.argsort(descending=True)
+    order = order[found.labels[order].argsort(stable=True)]
+    labels = found.labels[order]
+    first = torch.ones_like(labels, dtype=torch.bool)
+    first[1:] = labels[1:] != labels[:-1]
+    return order[first].sort().values
+
+
+def _class_sum(logits: Tensor, found: Assignment, wanted: Tensor, targets: _Targets, cells: Cells) -> Tensor:
+    """Binary cross-entropy of all cells and classes, summed: softplus(x) - x * target, as few targets are not 0.
+    wanted: (F,) targets of the positives."""
     background = F.softplus(logits).sum(1)
     weight = _background_weights(logits, found, targets, cells)
     total = background.sum() if weight is None else (background * weight).sum()
-    return total - (logits[found.rows, targets.classes[found.labels]] * found.scores).sum()
+    return total - (logits[found.rows, targets.classes[found.labels]] * wanted).sum()
 
 
 @torch.no_grad()
