@@ -16,7 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from edgepose_trainer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from edgepose_trainer.metrics import Found, Truth
+from edgepose_trainer.nn import build_model
 from PIL import Image
 
 from edgepose.artifact import read_spec, write_spec
@@ -60,6 +63,30 @@ def exported(tmp_path: Path) -> Callable[[ModelSpec], Path]:
         return path
 
     return make
+
+
+def checkpoint(path: Path, value: float, stem: int = 64) -> Path:
+    """A small network all of whose weights are one number."""
+    scale = {"scale": [0.33, 0.125, 64], "backbone": {"stem": stem, "stages": [[64, 1], [64, 1]]}}
+    network = build_model({"nc": 1, "kpt_shape": [17, 3], **scale, "neck": {"levels": 2}, "head": {"reg_max": 8}})
+    network.load_state_dict({k: torch.full_like(v, value) for k, v in network.state_dict().items()})
+    save_checkpoint(path, Checkpoint(network))
+    return path
+
+
+def test_the_average_counts_a_file_as_often_as_it_is_named(tmp_path: Path) -> None:
+    a, b = checkpoint(tmp_path / "a.pt", 1), checkpoint(tmp_path / "b.pt", 4)
+    loaded("average").average(tmp_path / "mean.pt", [a, b, a], {"iou": 0.5})
+    mean = load_checkpoint(tmp_path / "mean.pt")
+    assert all(bool((value == 2).all()) for value in mean.model.parameters())
+    assert mean.decoder.iou == 0.5
+
+
+def test_other_networks_have_no_average(tmp_path: Path) -> None:
+    a, b = checkpoint(tmp_path / "a.pt", 1), checkpoint(tmp_path / "b.pt", 1, stem=128)
+    with pytest.raises(ValueError, match="another network than"):
+        loaded("average").average(tmp_path / "mean.pt", [a, b], {})
+    assert not (tmp_path / "mean.pt").exists()
 
 
 def test_what_ships_keeps_its_parity_and_says_its_terms(
