@@ -86,7 +86,7 @@ def test_the_default_model_is_as_good_as_its_export_says_the_checkpoint_is(defau
     assert parity["ap"] >= parity["reference_ap"] - 0.010
 
 
-FOUND_TWICE = pytest.mark.xfail(reason="found twice, in boxes that overlap by little more than half", strict=True)
+FOUND_TWICE = pytest.mark.xfail(reason="found twice, in boxes that overlap by about half", strict=True)
 
 
 @pytest.mark.parametrize(
