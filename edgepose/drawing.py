@@ -227,7 +227,7 @@ def _distance(x0: int, x1: int, y0: int, y1: int, a: _Point, b: _Point) -> NDArr
     y = np.arange(y0, y1, dtype=np.float32)[:, None] + np.float32(0.5 - a[1])
     dx, dy = b[0] - a[0], b[1] - a[1]
     length2 = dx * dx + dy * dy
-    if length2 > 0:
+    if length2 > 1e-12:  # in pixels²: a shorter line is a point, and may be 0 in float32
         along = np.clip((x * np.float32(dx) + y * np.float32(dy)) / np.float32(length2), 0, 1)
         x, y = x - along * np.float32(dx), y - along * np.float32(dy)
     distance: NDArray[np.float32] = np.sqrt(x * x + y * y)

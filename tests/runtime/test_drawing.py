@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -161,6 +161,7 @@ coordinates = st.floats(-400, 600, width=32) | st.sampled_from([np.nan, np.inf, 
 
 
 @settings(max_examples=60, deadline=None)
+@example([(0.0, 0.0), (0.0, 0.0), (0.0, 1.2e-38)], [0.0, 0.0, 0.0, 0.0], (1, 1))
 @given(
     st.lists(st.tuples(coordinates, coordinates), min_size=3, max_size=3),
     st.lists(coordinates, min_size=4, max_size=4),
