@@ -17,6 +17,7 @@ SCHEMA_VERSION = "1.0"
 Color = Literal["RGB", "BGR", "GRAY"]
 Layout = Literal["NCHW", "NHWC"]
 DecoderType = Literal["yolo", "yolo_end2end", "yolo_heads", "movenet"]
+Suppression = Literal["iou", "oks"]
 
 MAX_KEYPOINTS = 1000
 MAX_CLASSES = 10_000
@@ -29,6 +30,7 @@ MAX_ORIGIN_DEPTH = 16
 INPUT_DTYPES = ("float32", "float16", "uint8", "int8")
 OUTPUT_DTYPES = INPUT_DTYPES
 DECODERS = ("yolo", "yolo_end2end", "yolo_heads", "movenet")
+SUPPRESSIONS = ("iou", "oks")
 RAW_ROLES = ("box", "score", "keypoints", "visibility", "heatmap")
 RAW_LAYOUTS = ("NCHW", "NHWC", "NCA", "NAC")
 
@@ -93,7 +95,8 @@ class DecoderSpec(NamedTuple):
 
     normalized: boxes and keypoints of a "yolo" or "yolo_end2end" tensor are fractions of the input's width and height
     instead of its pixels (Ultralytics' TFLite exports); the input then has a fixed size.
-    iou: people that overlap more are one, unless the user says otherwise (NMS); what the model was validated with.
+    nms, iou: people that overlap more are one (NMS), by their boxes ("iou") or their keypoints ("oks"), unless the user
+    says otherwise; what the model was validated with.
     """
 
     type: DecoderType
@@ -102,6 +105,7 @@ class DecoderSpec(NamedTuple):
     reg_max: int = 16
     normalized: bool = False
     iou: float = 0.7
+    nms: Suppression = "iou"
 
 
 class PeopleSpec(NamedTuple):
@@ -148,6 +152,7 @@ class ModelSpec(NamedTuple):
                 "reg_max": self.decoder.reg_max,
                 "normalized": self.decoder.normalized,
                 "iou": self.decoder.iou,
+                "nms": self.decoder.nms,
             },
             "people": {
                 "class_names": list(self.people.class_names),
@@ -393,7 +398,7 @@ class _Parser:
         )
 
     def decoder(self, value: object) -> DecoderSpec:
-        known = ("type", "num_classes", "kpt_shape", "reg_max", "normalized", "iou")
+        known = ("type", "num_classes", "kpt_shape", "reg_max", "normalized", "iou", "nms")
         fields = self.fields(value, "decoder", known, ("type",))
         count, values = _items(fields.get("kpt_shape", (17, 3)), "decoder.kpt_shape", 2, 2)
         return DecoderSpec(
@@ -406,6 +411,7 @@ class _Parser:
             reg_max=_integer(fields.get("reg_max", 16), "decoder.reg_max", 1, 256),
             normalized=_flag(fields.get("normalized", False), "decoder.normalized"),
             iou=_share(fields.get("iou", 0.7), "decoder.iou"),
+            nms=_choice(fields.get("nms", "iou"), "decoder.nms", SUPPRESSIONS),
         )
 
     def people(self, value: object, decoder: DecoderSpec) -> PeopleSpec:

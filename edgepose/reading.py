@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from edgepose import _core
 
 if TYPE_CHECKING:
-    from edgepose.contract import ModelSpec, OutputSpec
+    from edgepose.contract import DecoderSpec, ModelSpec, OutputSpec
 
     Decoder = _core.YoloDecoder | _core.YoloEnd2EndDecoder | _core.MoveNetDecoder | _core.YoloHeadsDecoder
 
@@ -42,6 +42,13 @@ def make_decoder(
         return _core.YoloEnd2EndDecoder(**shape, **options)
     options |= {"input_size": size, "num_keypoints": keypoints}
     return _core.MoveNetDecoder(**options)
+
+
+def suppression(decoder: DecoderSpec, nms: str | None, iou: float | None) -> dict[str, Any]:
+    """NMS as the user asks, else as the model does: its overlap is meant for its own kind."""
+    chosen = decoder.nms if nms is None else nms
+    own = decoder.iou if chosen == decoder.nms else 0.7
+    return {"nms": chosen, "iou": own if iou is None else iou}
 
 
 def _quantization(output: OutputSpec) -> dict[str, Any]:

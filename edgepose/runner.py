@@ -14,7 +14,7 @@ import numpy as np
 from edgepose.artifact import Artifact, open_artifact
 from edgepose.feeding import check_color, input_size, make_letterbox, picture_size, rect_size
 from edgepose.options import check_integer, check_number, unknown_option
-from edgepose.reading import make_decoder
+from edgepose.reading import make_decoder, suppression
 from edgepose.result import PoseResult, Speed
 from edgepose.shipped import default_model
 
@@ -42,7 +42,7 @@ class PoseRunner:
             which the runner then owns; None: the model that comes with edgepose.
         conf: least score of a person, 0 to 1.
         iou: two people that overlap more than this are one: box IoU, or OKS with ``nms="oks"``; None: what the model
-            asks for, 0.7 where it asks for nothing.
+            asks for with its nms, else 0.7.
         max_det: most people in a result.
         device: "auto", "cpu", or as the runtime calls it: "gpu", "npu", "cuda", "edgetpu", "edgetpu:1", "usb", "pci".
         backend: "auto" (chosen by the file), "onnxruntime", "openvino" or "tflite".
@@ -50,7 +50,7 @@ class PoseRunner:
         precision: None is the runtime's own default, "f32" is exact; "f16" and "bf16" where the runtime has them.
         imgsz: input size of a model that takes any: one side, or (height, width), in pixels, rounded up to the stride.
         rect: such a model is given the picture's own aspect instead of a square.
-        nms: "iou" or "oks" (object keypoint similarity, by the model's sigmas).
+        nms: "iou" or "oks" (object keypoint similarity, by the model's sigmas); None: what the model asks for.
         agnostic: people of different classes suppress each other.
         max_candidates: the best so many enter the suppression.
         color: the order of numpy pictures: "BGR" (OpenCV's), "RGB", "BGRA", "RGBA", "GRAY", "NV12", "I420" or "YUYV".
@@ -79,7 +79,7 @@ class PoseRunner:
         precision: str | None = None,
         imgsz: int | Sequence[int] | None = None,
         rect: bool = False,
-        nms: Literal["iou", "oks"] = "iou",
+        nms: Literal["iou", "oks"] | None = None,
         agnostic: bool = False,
         max_candidates: int = 30000,
         color: str = "BGR",
@@ -115,10 +115,9 @@ class PoseRunner:
             self._decode = make_decoder(
                 self._spec,
                 conf=conf,
-                iou=self._spec.decoder.iou if iou is None else iou,
                 max_det=max_det,
                 max_candidates=max_candidates,
-                nms=nms,
+                **suppression(self._spec.decoder, nms, iou),
                 agnostic=agnostic,
                 clip=clip,
             )

@@ -68,7 +68,7 @@ def run(
     iou: float | None = None,
     max_det: int = 300,
     classes: Sequence[int] | None = None,
-    nms: Any = "iou",
+    nms: Any = None,
     agnostic: bool = False,
     imgsz: int | Sequence[int] | None = None,
     device: str = "auto",

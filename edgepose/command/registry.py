@@ -40,7 +40,9 @@ _PREDICT = Verb(
         Option("iou", FLOAT, None, "overlap above which the lower-scored person is dropped; the model's if not given"),
         Option("max_det", INT, 300, "most people in a picture"),
         Option("classes", INTS, None, "keep these class numbers only", repeated=True),
-        Option("nms", one_of("iou", "oks"), "iou", "overlap by boxes (iou) or by keypoints (oks)"),
+        Option(
+            "nms", one_of("iou", "oks"), None, "overlap by boxes (iou) or keypoints (oks); the model's if not given"
+        ),
         Option("agnostic", BOOL, False, "people of different classes drop each other too"),
         *_RUNNER_OPTIONS,
         Option("rect", BOOL, False, "models of dynamic size: pad to the stride only, not to a square"),

@@ -33,7 +33,7 @@ def test_three_classes_of_four_points_in_a_flat_input_by_twos(
 def test_nms_joins_what_it_joined_where_the_checkpoint_was_validated(
     make_checkpoint: Callable[..., Path], pictures: list[Any]
 ) -> None:
-    checkpoint = make_checkpoint(settings={"imgsz": 64, "iou": 0.3})
+    checkpoint = make_checkpoint(settings={"imgsz": 64, "iou": 0.3, "nms": "iou"})
     path = PoseModel(checkpoint).export("onnx")
     spec = read_spec(path)
     assert spec is not None

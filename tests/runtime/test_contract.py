@@ -38,7 +38,7 @@ def test_every_field_of_schema_1_0_is_read(document: dict[str, Any]) -> None:
     assert [output.role for output in spec.outputs] == ["box", "score", "keypoints", "visibility"]
     assert spec.outputs[0].quantization == Quantization(0.125, 7)
     assert spec.decoder.num_classes == 2
-    assert spec.decoder.iou == 0.5
+    assert (spec.decoder.nms, spec.decoder.iou) == ("oks", 0.5)
     assert spec.people.class_names == ("cat", "dog")
     assert spec.people.flip == (0, 2, 1, 4, 3)
     assert spec.origin["parity"]["ap"] == 0.341
@@ -170,6 +170,7 @@ BAD_FIELDS = [
     ("decoder.iou", 1.5, "decoder.iou"),
     ("decoder.iou", -0.1, "decoder.iou"),
     ("decoder.iou", None, "decoder.iou"),
+    ("decoder.nms", "soft", "decoder.nms"),
     ("people.class_names", ["cat", 7], r"people.class_names\[1\]"),
     ("people.class_names", ["cat", "do\ng"], r"people.class_names\[1\]"),
     ("people.keypoint_names", ["a"], "people.keypoint_names"),

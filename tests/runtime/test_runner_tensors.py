@@ -291,6 +291,28 @@ def test_a_decoded_tensor_of_every_type_is_read_as_its_real_numbers(make_onnx: M
     assert_same(result, reference.decode_yolo(meant, (1, 1, 0, 0), (SIDE, SIDE), rules((17, 3))))
 
 
+@pytest.mark.parametrize(
+    ("asked", "given", "found"),
+    [
+        ({}, {}, 2),
+        ({"nms": "oks"}, {}, 1),
+        ({"nms": "oks"}, {"nms": "iou"}, 2),
+        ({"nms": "oks", "iou": 1.0}, {}, 2),
+        ({"nms": "oks", "iou": 1.0}, {"nms": "iou", "iou": 0.5}, 1),
+        ({"nms": "iou", "iou": 1.0}, {"nms": "oks"}, 1),
+    ],
+)
+def test_what_nms_compares_is_the_models_unless_something_else_is_given(
+    make_onnx: Make, asked: dict[str, Any], given: dict[str, Any], found: int
+) -> None:
+    """Two boxes with an IoU of 0.6 and the same keypoints."""
+    tensor = np.zeros((1, 56, 2), np.float32)
+    tensor[0, :5] = [[16, 18.5], [16, 16], [10, 10], [10, 10], [0.9, 0.8]]
+    spec = spec_of()
+    spec["decoder"] |= asked
+    assert len(run(make_onnx({"output0": tensor}, (1, 3, SIDE, SIDE)), spec=spec, **given)) == found
+
+
 @pytest.mark.parametrize(("asked", "given", "found"), [(0.7, None, 2), (0.5, None, 1), (0.5, 0.7, 2), (0.7, 0.5, 1)])
 def test_the_overlap_of_nms_is_the_models_unless_another_is_given(
     make_onnx: Make, asked: float, given: float | None, found: int

@@ -59,7 +59,8 @@ class Checkpoint:
         """How its raw heads are read; NMS as it was validated."""
         model = self.model
         decoder = DecoderSpec("yolo_heads", model.nc, model.kpt_shape, model.reg_max)
-        return decoder._replace(iou=self.settings.get("iou", decoder.iou))
+        said = {name: self.settings[name] for name in ("iou", "nms") if name in self.settings}
+        return decoder._replace(**said)
 
 
 @dataclass(frozen=True)

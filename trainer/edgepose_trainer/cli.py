@@ -67,7 +67,9 @@ _VAL = Verb(
     "edgepose_trainer.cli:val",
     (
         replace(_MODEL, required=False, help=f"{_MODEL.help}; the one that ships if not given"),
-        *_settings(("data", "split", "imgsz", "batch", "rect", "conf", "iou", "max_det", "device", "workers", "cache")),
+        *_settings(
+            ("data", "split", "imgsz", "batch", "rect", "conf", "iou", "nms", "max_det", "device", "workers", "cache")
+        ),
         *_settings(("amp", "threads", "plots", "project")),
         Option("name", TEXT, "val", "the run's folder; val2, val3 … where it exists"),
         *_settings(("exist_ok",)),
@@ -264,7 +266,7 @@ def predict(
     conf: float = 0.25,
     iou: float | None = None,
     max_det: int = 300,
-    nms: str = "iou",
+    nms: str | None = None,
     agnostic: bool = False,
     imgsz: Any = None,
     device: str = "auto",

@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from edgepose.contract import SUPPRESSIONS
+
 DEFAULTS = Path(__file__).parent / "cfg" / "default.yaml"
 
 
@@ -103,6 +105,7 @@ class Config:
     split: str
     conf: float
     iou: float
+    nms: str
     max_det: int
 
     def __post_init__(self) -> None:
@@ -122,6 +125,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "amp": (True, False, "bf16", "fp16"),
     "optimizer": ("auto", "SGD", "AdamW"),
     "split": ("train", "val", "test"),
+    "nms": SUPPRESSIONS,
 }
 
 AT_LEAST = {

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 _PLANS, _CHECKPOINTS = (".yaml", ".yml"), (".pt", ".pth")
 
 # Settings of the training run that a checkpoint is validated with, unless others are given.
-_REMEMBERED = ("imgsz", "batch", "workers", "iou", "max_det", "rect")
+_REMEMBERED = ("imgsz", "batch", "workers", "iou", "nms", "max_det", "rect")
 _VAL_OPTIONS = (
     *(
         "data",
@@ -47,6 +47,7 @@ _VAL_OPTIONS = (
         "split",
         "conf",
         "iou",
+        "nms",
         "max_det",
     ),
     *("rect", "threads", "verbose", "task"),
@@ -164,7 +165,7 @@ class PoseModel:
         if config.threads:
             torch.set_num_threads(config.threads)
         if self.checkpoint is None:
-            own = {name: settings[name] for name in ("iou", "imgsz") if settings.get(name) is not None}
+            own = {name: settings[name] for name in ("iou", "nms", "imgsz") if settings.get(name) is not None}
             runner = self.runner(conf=config.conf, max_det=config.max_det, clip=False, **own)
             self.metrics = validate_runner(runner, dataset, dataset_config, validators)
             return self.metrics

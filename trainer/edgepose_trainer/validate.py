@@ -86,16 +86,16 @@ def validate(
 ) -> Metrics:
     """Runs the network (batch norm folded into a copy) over the loader's pictures and measures it.
 
-    Detections above config.conf, NMS at config.iou, at most config.max_det, in source pixels, against the labels, as
-    COCO's evaluation does. dtype: of mixed precision, None for float32.
+    Detections above config.conf, NMS by config.nms at config.iou, at most config.max_det, in source pixels, against
+    the labels, as COCO's evaluation does. dtype: of mixed precision, None for float32.
     """
     network = network.folded().to(device)
     if config.channels_last:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     # Not clipped: measured is what the network says, also beyond the picture's edge.
-    options: dict[str, Any] = {"conf": config.conf, "iou": config.iou, "max_det": config.max_det, "clip": False}
+    options: dict[str, Any] = {"conf": config.conf, "iou": config.iou, "nms": config.nms, "max_det": config.max_det}
     spec = checkpoint_spec(Checkpoint(network))
-    decoder = make_decoder(spec, nms="iou", max_candidates=30000, agnostic=False, **options)
+    decoder = make_decoder(spec, max_candidates=30000, agnostic=False, clip=False, **options)
     evaluator = Evaluator(data.num_keypoints, data.sigmas, data.names, data.keypoint_names)
     watching = [v for v in validators if v.wants(epoch)]
     seconds = dict.fromkeys(_STAGES, 0.0)
