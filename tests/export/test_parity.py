@@ -68,6 +68,17 @@ def test_an_export_is_compared_with_the_checkpoint_and_says_so(
     assert [path.name for path in tmp_path.iterdir()] == ["best.torchscript"]
 
 
+def test_the_same_weights_with_another_nms_are_compared_anew(person: Path, people_data: Path, tmp_path: Path) -> None:
+    checkpoint = load_checkpoint(person)
+    for iou in (0.9, 0.05):  # far apart: what the first keeps would fail the second
+        checkpoint.settings |= {"iou": iou}
+        save_checkpoint(tmp_path / f"{iou}.pt", checkpoint)
+        path = PoseModel(tmp_path / f"{iou}.pt").export("torchscript", data=people_data)
+        parity = PoseModel(path).runner().spec.origin["parity"]
+        assert parity["ap"] == pytest.approx(parity["reference_ap"], abs=1e-3)
+        assert parity["matched"] == 1.0
+
+
 def test_without_pictures_it_says_not_verified_and_why(
     person: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

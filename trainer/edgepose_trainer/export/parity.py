@@ -144,7 +144,9 @@ def compare(
     labelled = bool(dataset.offsets[-1]) and data.kpt_shape == artifact.spec.decoder.kpt_shape
     evaluators = [Evaluator(data.num_keypoints, data.sigmas, data.names, data.keypoint_names) for _ in range(2)]
     paths = [dataset.paths[i] for i in picked]
-    kept = _Kept(reference_key, [dataset.digests[i] for i in picked], size) if reference_key else None
+    # The same weights find other people by another NMS.
+    key = f"{reference_key} {reference.spec.decoder} {reference.spec.people.sigmas}"
+    kept = _Kept(key, [dataset.digests[i] for i in picked], size) if reference_key else None
     # One model after the other: two runtimes whose idle threads spin would slow each other down many times over.
     ours = results_of(artifact, paths, lambda done: progress and progress(done, 2 * count))
     theirs = kept.load(count, reference) if kept is not None else None
@@ -179,8 +181,8 @@ def results_of(
 class _Kept:
     """The reference's results on these very pictures, in the cache: the same for every export of a checkpoint."""
 
-    def __init__(self, weights: str, digests: Sequence[bytes], size: tuple[int, int]) -> None:
-        key = hashlib.blake2b(f"{weights} {size} {edgepose.__version__}".encode(), digest_size=16)
+    def __init__(self, model: str, digests: Sequence[bytes], size: tuple[int, int]) -> None:
+        key = hashlib.blake2b(f"{model} {size} {edgepose.__version__}".encode(), digest_size=16)
         key.update(b"".join(digests))
         self.path = cache_dir() / "verification" / f"{key.hexdigest()}.npz"
 
