@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgepose import PoseResult, PoseRunner, cli, shipped
+from edgepose import PoseRunner, cli, shipped
 from edgepose.artifact import read_spec
 from edgepose.benchmark import run_case
 from edgepose.coco import KEYPOINT_NAMES, SIGMAS
@@ -86,23 +86,9 @@ def test_the_default_model_is_as_good_as_its_export_says_the_checkpoint_is(defau
     assert parity["ap"] >= parity["reference_ap"] - 0.010
 
 
-FOUND_TWICE = pytest.mark.xfail(reason="found twice, in boxes that overlap by about half", strict=True)
-
-
-@pytest.mark.parametrize(
-    "picture",
-    [pytest.param(p, id=p.stem, marks=FOUND_TWICE if p.stem == "astronaut" else ()) for p in shipped.PICTURES],
-)
-def test_the_default_model_finds_the_one_person_of_each_photo(default_model: Path, picture: Path) -> None:
-    check_the_one_person(PoseRunner().predict(picture), picture)
-
-
 @pytest.mark.parametrize("picture", shipped.PICTURES, ids=lambda path: path.stem)
-def test_a_smaller_iou_joins_a_person_found_twice(default_model: Path, picture: Path) -> None:
-    check_the_one_person(PoseRunner(iou=0.4).predict(picture), picture)
-
-
-def check_the_one_person(result: PoseResult, picture: Path) -> None:
+def test_the_default_model_finds_the_one_person_of_each_photo(default_model: Path, picture: Path) -> None:
+    result = PoseRunner().predict(picture)
     assert len(result) == 1
     for name, place in PLACES[picture.name].items():
         assert np.hypot(*np.subtract(result[0].keypoint(name)[:2], place)) < WITHIN, name
