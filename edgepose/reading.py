@@ -44,7 +44,7 @@ def make_decoder(
     return _core.MoveNetDecoder(**options)
 
 
-def suppression(decoder: DecoderSpec, nms: str | None, iou: float | None) -> dict[str, Any]:
+def nms_options(decoder: DecoderSpec, nms: str | None, iou: float | None) -> dict[str, Any]:
     """NMS as the user asks, else as the model does: its overlap is meant for its own kind."""
     chosen = decoder.nms if nms is None else nms
     own = decoder.iou if chosen == decoder.nms else 0.7

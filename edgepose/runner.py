@@ -7,14 +7,14 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 import numpy as np
 
 from edgepose.artifact import Artifact, open_artifact
 from edgepose.feeding import check_color, input_size, make_letterbox, picture_size, rect_size
 from edgepose.options import check_integer, check_number, unknown_option
-from edgepose.reading import make_decoder, suppression
+from edgepose.reading import make_decoder, nms_options
 from edgepose.result import PoseResult, Speed
 from edgepose.shipped import default_model
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgepose._core import Detections, Transform
-    from edgepose.contract import ModelSpec
+    from edgepose.contract import ModelSpec, Suppression
     from edgepose.pictures import Picture
     from edgepose.stream import Stream
 
@@ -79,7 +79,7 @@ class PoseRunner:
         precision: str | None = None,
         imgsz: int | Sequence[int] | None = None,
         rect: bool = False,
-        nms: Literal["iou", "oks"] | None = None,
+        nms: Suppression | None = None,
         agnostic: bool = False,
         max_candidates: int = 30000,
         color: str = "BGR",
@@ -117,7 +117,7 @@ class PoseRunner:
                 conf=conf,
                 max_det=max_det,
                 max_candidates=max_candidates,
-                **suppression(self._spec.decoder, nms, iou),
+                **nms_options(self._spec.decoder, nms, iou),
                 agnostic=agnostic,
                 clip=clip,
             )

@@ -106,9 +106,10 @@ class PoseLoss:
         pose, kobj, instances, points = self._keypoint_sums(raw, found, place, targets, cells)
         wanted = found.scores
         if raw.heatmap is not None:
-            pose = pose + self.gains.heatmap * self._heatmap_mean(raw.heatmap, targets) * instances
+            maps = F.pixel_shuffle(raw.heatmap.float(), 2)
+            pose = pose + self.gains.heatmap * self._heatmap_mean(maps, targets) * instances
             # Squared, as the decoder takes the root of score x support by the peaks.
-            wanted = wanted * self._pose_qualities(raw, raw.heatmap, found, targets, cells).square()
+            wanted = wanted * self._pose_qualities(raw, maps, found, targets, cells).square()
         cls = _class_sum(logits, found, wanted, targets, cells)
         scores, instances, points, pictures = self._normalizers(found, instances, points, len(raw.score[0]))
         items = {
@@ -165,19 +166,19 @@ class PoseLoss:
 
     @torch.no_grad()
     def _pose_qualities(
-        self, raw: RawHeads, heatmap: Tensor, found: Assignment, targets: _Targets, cells: Cells
+        self, raw: RawHeads, maps: Tensor, found: Assignment, targets: _Targets, cells: Cells
     ) -> Tensor:
-        """(F,) OKS of the pose that each positive's label is found with, by the label's best positive."""
+        """(F,) OKS of the pose that each positive's label is found with, by the label's best positive. maps: logits
+        (B, K, H, W) of half the finest stride."""
         best = _best_positives(found)
         labels = found.labels[best]
         rows, cell = found.rows[best], self.strides[0] / 2
-        maps = F.pixel_shuffle(heatmap.float(), 2).sigmoid()
         number = cells.cell[rows]
         points = _pick(raw.keypoints, rows, cells).view(-1, *self.kpt_shape)[:, :, :2]
         points = (points * 2 + cells.index[number, None]) * (cells.stride[number, None, None] / cell)
         boxes = targets.boxes[labels] / cell
         area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-        poses = poses_at_peaks(points, area, maps, targets.pictures[labels])
+        poses = poses_at_peaks(points, area, maps.sigmoid(), targets.pictures[labels])
         visible = targets.visible[labels]
         loss = keypoint_similarity_loss(poses, targets.keypoints[labels] / cell, visible, area, self.sigmas)
         quality = torch.ones(len(targets.boxes), device=loss.device)
@@ -185,8 +186,7 @@ class PoseLoss:
         return quality[found.labels]
 
     def _heatmap_mean(self, logits: Tensor, targets: _Targets) -> Tensor:
-        """The heatmaps' loss over the batch, divided by the keypoints that they show."""
-        logits = F.pixel_shuffle(logits.float(), 2)
+        """The heatmaps' loss over the batch, divided by the keypoints that they show. logits: (B, K, H, W)."""
         shape = (len(logits), *logits.shape[2:])
         cell = self.strides[0] / 2
         boxes = targets.boxes / cell

@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from edgepose_trainer.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
@@ -39,5 +38,4 @@ if __name__ == "__main__":
     if len(names) < 3:
         sys.exit("usage: average.py OUT.pt A.pt B.pt … [setting=value …]")
     said = (word.split("=", 1) for word in sys.argv[1:] if "=" in word)
-    with torch.no_grad():
-        average(Path(names[0]), [Path(name) for name in names[1:]], {key: yaml.safe_load(value) for key, value in said})
+    average(Path(names[0]), [Path(name) for name in names[1:]], {key: yaml.safe_load(value) for key, value in said})
