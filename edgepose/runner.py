@@ -95,6 +95,8 @@ class PoseRunner:
         check_number("conf", conf)
         if iou is not None:
             check_number("iou", iou)
+        if nms is not None and not isinstance(nms, str):
+            raise TypeError(f"got nms={nms!r}, expected 'iou' or 'oks'")
         for name in ("max_det", "max_candidates"):
             check_integer(name, options[name])
         self._options = options

@@ -248,6 +248,7 @@ def test_an_unknown_option_names_the_nearest(onnx_model: Path) -> None:
     {
         "conf": None,
         "iou": True,
+        "nms": 3,
         "max_det": 1.5,
         "max_candidates": "9",
         "color": 3,
