@@ -153,6 +153,24 @@ def test_scores_learn_how_good_the_pose_at_the_peaks_is() -> None:
     assert 0.9 * published < right <= published
 
 
+def test_people_too_large_for_the_bins_of_a_level_are_left_to_the_coarser() -> None:
+    """The fine level says boxes of 112 pixels, the best that its bins can, the coarse one of 32; the person has 230."""
+    network = tiny()
+    batch = batch_of(1) | {"boxes": torch.tensor([[0.5, 0.5, 0.9, 0.9]])}
+    with torch.no_grad():
+        raw = network.raw(torch.rand(1, 3, 256, 256))
+    for level, distance in zip(raw.box, (7, 1), strict=True):
+        level.view(1, 4, 8, *level.shape[2:])[:, :, distance] = 20.0
+
+    def taught(heatmap: torch.Tensor | None) -> list[bool]:
+        boxes = [level.clone().requires_grad_() for level in raw.box]
+        PoseLoss(network, sigmas=[0.05] * 3)(raw._replace(box=boxes, heatmap=heatmap), batch)[0].backward()
+        return [bool(level.grad.any()) for level in boxes]
+
+    assert taught(None) == [True, False]  # as published
+    assert taught(raw.heatmap) == [False, True]
+
+
 def test_pictures_without_people_have_a_loss() -> None:
     network = tiny()
     loss, _ = PoseLoss(network)(network.raw(torch.rand(2, 3, 64, 64)), batch_of(0))

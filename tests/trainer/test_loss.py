@@ -215,6 +215,7 @@ def assign_by_loops(
     scores: np.ndarray,
     predicted: np.ndarray,
     topk: int,
+    reach: float | None,
 ) -> dict[int, tuple[int, float]]:
     """Task-aligned assignment label by label: {row: (label, target score)}."""
     alignment: dict[tuple[int, int], float] = {}
@@ -224,6 +225,9 @@ def assign_by_loops(
         for n in range(len(cells.stride)):
             x, y = ((cells.index[n] + 0.5) * cells.stride[n]).tolist()
             if not (x1 < x < x2 and y1 < y < y2):
+                continue
+            farthest = max(x - x1, y - y1, x2 - x, y2 - y) / float(cells.stride[n])
+            if reach is not None and farthest > reach and cells.stride[n] < cells.stride.max():
                 continue
             row = int(cells.start[n] + pictures[m] * cells.count[n])
             overlap[m, row] = max(ciou_by_hand(predicted[row].tolist(), boxes[m]), 0)
@@ -245,8 +249,13 @@ def assign_by_loops(
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10**6), labels=st.integers(0, 8), topk=st.sampled_from([1, 3, 10]))
-def test_assignment_equals_the_slow_reference(seed: int, labels: int, topk: int) -> None:
+@given(
+    seed=st.integers(0, 10**6),
+    labels=st.integers(0, 8),
+    topk=st.sampled_from([1, 3, 10]),
+    reach=st.sampled_from([None, 2.0, 1.0]),
+)
+def test_assignment_equals_the_slow_reference(seed: int, labels: int, topk: int, reach: float | None) -> None:
     rng = np.random.default_rng(seed)
     cells = make_cells([(8, 8), (4, 4)], [4, 8], 2, CPU)
     rows = len(cells.cell)
@@ -264,8 +273,10 @@ def test_assignment_equals_the_slow_reference(seed: int, labels: int, topk: int)
         torch.from_numpy(scores),
         lambda r: torch.from_numpy(predicted)[r],
         topk=topk,
+        reach=reach,
     )
-    expected = assign_by_loops(boxes.tolist(), classes.tolist(), pictures.tolist(), cells, scores, predicted, topk)
+    lists = boxes.tolist(), classes.tolist(), pictures.tolist()
+    expected = assign_by_loops(*lists, cells, scores, predicted, topk, reach)
     assert found.rows.tolist() == sorted(expected)
     assert found.labels.tolist() == [expected[row][0] for row in sorted(expected)]
     np.testing.assert_allclose(found.scores.numpy(), [expected[row][1] for row in sorted(expected)], atol=1e-5)

@@ -98,6 +98,7 @@ def assign(
     topk: int = 10,
     alpha: float = 0.5,
     beta: float = 6.0,
+    reach: float | None = None,
 ) -> Assignment:
     """Chooses the positives of a batch.
 
@@ -107,10 +108,16 @@ def assign(
     The alignment of label and cell is score^alpha * CIoU^beta. Each label takes the `topk` best aligned cells inside
     its box; a cell that several take goes to the label it overlaps most. The target score is the alignment, scaled so
     that each label's best one is its best overlap.
+
+    reach: the most strides from a cell's centre to a side of its label's box; farther cells are left to coarser levels,
+    of which the last takes any box. None: no limit, as published.
     """
     label, cell = cells_in_boxes(cells, boxes).nonzero(as_tuple=True)
     row = cells.start[cell] + pictures[label] * cells.count[cell]
     touched, place = _distinct(row, len(scores))
+    if reach is not None:
+        near = _within_reach(cells, cell, boxes[label], reach)
+        label, cell, row, place = label[near], cell[near], row[near], place[near]
     overlap = ciou(boxes[label], predict_boxes(touched)[place]).clamp_min(0)
     alignment = scores[row, classes[label]] ** alpha * overlap**beta
 
@@ -122,6 +129,15 @@ def assign(
     target = alignment * best_overlap[label] / (best_alignment[label] + EPS)
     order = row.argsort()
     return Assignment(row[order], label[order], target[order], touched)
+
+
+def _within_reach(cells: Cells, cell: Tensor, boxes: Tensor, reach: float) -> Tensor:
+    """(P,): whether no side of the box (P, 4) is more than `reach` strides from the cell's centre, or its level is the
+    coarsest."""
+    stride = cells.stride[cell, None]
+    centre = (cells.index[cell] + 0.5) * stride
+    farthest = torch.cat((centre - boxes[:, :2], boxes[:, 2:] - centre), 1).amax(1, keepdim=True)
+    return ((farthest <= reach * stride) | (stride == cells.stride[-1])).squeeze(1)
 
 
 def _distinct(row: Tensor, total: int) -> tuple[Tensor, Tensor]:

@@ -62,7 +62,9 @@ class PoseLoss:
     order box, pose, kobj, cls, dfl; loss is their sum x pictures in the batch, to call backward on.
 
     A network with heatmaps learns in its class targets also how good the pose is that the decoder makes of them: they
-    are the published ones x OKS² (RTMO, Lu et al., 2024, learns the OKS).
+    are the published ones x OKS² (RTMO, Lu et al., 2024, learns the OKS). And only cells whose distributions reach all
+    sides of a box, reg_max - 1 strides, learn it: training that begins with small pictures can leave every person to
+    the finest level, and the coarser ones, which would hold the large people of large pictures, never win any back.
 
     box, cls and dfl are divided by the sum of the target scores (at least 1), pose by the positives, kobj by their
     known keypoints. sigmas: (K,) of the keypoints; None: COCO's for 17, else 1 / K.
@@ -100,6 +102,7 @@ class PoseLoss:
             cells,
             logits.detach().sigmoid(),
             lambda rows: self._predicted_boxes(raw, rows, cells),
+            reach=None if raw.heatmap is None or self.reg_max == 1 else self.reg_max - 1,
         )
         place = _Place(found, targets, cells)
         box, dfl = self._box_sums(raw, found, place, cells)
