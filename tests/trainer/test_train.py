@@ -326,6 +326,7 @@ def test_settings_that_cannot_work_are_refused(
 ) -> None:
     with pytest.raises(error, match=words):
         run(tiny_settings, tmp_path, **settings)
+    assert not list(tmp_path.iterdir())  # no empty folder of a run that never was
 
 
 def test_a_model_that_is_not_there_is_told_before_anything_is_downloaded(

@@ -230,8 +230,6 @@ def prepare(
     network, notes = build_network(config, data, checkpoint)  # before the download: a wrong name is told at once
     bar = progress_bar("downloading", "B", config.verbose)
     distributed.share(download_dataset(data, bar) if world.main else None, world)
-    folder = distributed.share(run_folder(config) if world.main else None, world)
-    config = config.replace(project=str(folder.parent), name=folder.name)
     frozen = freeze_layers(network, config.freeze)
     network.to(world.device)
     if config.channels_last:
@@ -242,7 +240,10 @@ def prepare(
     config = choose_optimizer(
         config, len(loader) * config.epochs // max(1, round(config.nbs / config.batch)), network.nc
     )
+    optimizer = build_optimizer(network, config)
     dtype = precision_of(config.amp, world.device)
+    folder = distributed.share(run_folder(config) if world.main else None, world)
+    config = config.replace(project=str(folder.parent), name=folder.name)
     run = Run(
         config=config,
         folder=folder,
@@ -251,7 +252,7 @@ def prepare(
         network=network,
         average=MovingAverage(network, config.ema_decay, config.ema_tau),
         criterion=build_loss(config, data, network, world),
-        optimizer=build_optimizer(network, config),
+        optimizer=optimizer,
         scaler=torch.amp.GradScaler(world.device.type, enabled=dtype == torch.float16),
         loader=loader,
         val_loader=val_loader,
