@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from edgepose_trainer.loss.boxes import ciou
+from edgepose_trainer.loss.boxes import ciou, distances_to_sides
 
 EPS = 1e-9
 
@@ -134,10 +134,9 @@ def assign(
 def _within_reach(cells: Cells, cell: Tensor, boxes: Tensor, reach: float) -> Tensor:
     """(P,): whether no side of the box (P, 4) is more than `reach` strides from the cell's centre, or its level is the
     coarsest."""
-    stride = cells.stride[cell, None]
-    centre = (cells.index[cell] + 0.5) * stride
-    farthest = torch.cat((centre - boxes[:, :2], boxes[:, 2:] - centre), 1).amax(1, keepdim=True)
-    return ((farthest <= reach * stride) | (stride == cells.stride[-1])).squeeze(1)
+    stride = cells.stride[cell]
+    farthest = distances_to_sides(cells.index[cell] + 0.5, boxes / stride[:, None]).amax(1)
+    return (farthest <= reach) | (stride == cells.stride[-1])
 
 
 def _distinct(row: Tensor, total: int) -> tuple[Tensor, Tensor]:

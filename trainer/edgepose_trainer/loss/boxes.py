@@ -44,6 +44,11 @@ def boxes_around(centres: Tensor, distances: Tensor) -> Tensor:
     return torch.cat((centres - distances[:, :2], centres + distances[:, 2:]), 1)
 
 
+def distances_to_sides(centres: Tensor, boxes: Tensor) -> Tensor:
+    """Left, top, right, bottom (R, 4): what `boxes_around` makes the boxes (R, 4) of; negative outside of them."""
+    return torch.cat((centres - boxes[:, :2], boxes[:, 2:] - centres), 1)
+
+
 def distribution_focal_loss(logits: Tensor, distances: Tensor, reg_max: int) -> Tensor:
     """Distribution focal loss (Li et al., 2020), mean of the four sides: (R,).
 

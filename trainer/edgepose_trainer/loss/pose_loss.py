@@ -26,7 +26,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgepose_trainer.loss.assigner import Assignment, Cells, assign, make_cells
-from edgepose_trainer.loss.boxes import boxes_around, ciou, distribution_focal_loss, expected_distances
+from edgepose_trainer.loss.boxes import (
+    boxes_around,
+    ciou,
+    distances_to_sides,
+    distribution_focal_loss,
+    expected_distances,
+)
 from edgepose_trainer.loss.heatmaps import heatmap_loss, heatmap_targets, heatmap_weights
 from edgepose_trainer.loss.keypoints import (
     default_sigmas,
@@ -146,8 +152,7 @@ class PoseLoss:
         logits = _pick(raw.box, found.rows, cells)
         centres = place.index + 0.5
         overlap = ciou(boxes_around(centres, expected_distances(logits, self.reg_max)), place.boxes)
-        distances = torch.cat((centres - place.boxes[:, :2], place.boxes[:, 2:] - centres), 1)
-        spread = distribution_focal_loss(logits, distances, self.reg_max)
+        spread = distribution_focal_loss(logits, distances_to_sides(centres, place.boxes), self.reg_max)
         return ((1 - overlap) * found.scores).sum(), (spread * found.scores).sum()
 
     def _keypoint_sums(
