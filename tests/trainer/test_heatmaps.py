@@ -51,20 +51,22 @@ def batch_of(people: int) -> dict[str, torch.Tensor]:
 @given(st.integers(0, 6), st.integers(0, 1000))
 def test_a_target_is_the_largest_of_its_peoples_gaussians(people: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    points = torch.rand(people, 3, 2, generator=generator) * torch.tensor([12.0, 8.0])
+    points = torch.rand(people, 3, 2, generator=generator) * torch.tensor([40.0, 8.0])
     visible = torch.rand(people, 3, generator=generator) < 0.6
     area = torch.rand(people, generator=generator) * 100
     pictures = torch.randint(0, 2, (people,), generator=generator)
-    found = heatmap_targets(points, visible, area, pictures, SIGMAS, (2, 8, 12))
-    expected = np.zeros((2, 3, 8, 12))
-    for person, point, row, column in np.ndindex(people, 3, 8, 12):
+    found = heatmap_targets(points, visible, area, pictures, SIGMAS, (2, 8, 40))
+    expected = np.zeros((2, 3, 8, 40))
+    for person, point, row, column in np.ndindex(people, 3, 8, 40):
         if visible[person, point]:
             deviation = min(max(float(SIGMAS[point]) * math.sqrt(area[person]), 1), 3)
             x, y = points[person, point].tolist()
             value = math.exp(-((column + 0.5 - x) ** 2 + (row + 0.5 - y) ** 2) / (2 * deviation**2))
             cell = (int(pictures[person]), point, row, column)
             expected[cell] = max(expected[cell], value)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    near = expected > 1e-4  # those farther off are left out
+    np.testing.assert_allclose(np.where(near, found, 0), np.where(near, expected, 0), atol=1e-6)
+    assert bool((found[torch.from_numpy(~near)] <= 1e-4).all())
 
 
 def test_weights_are_0_where_a_persons_point_is_unknown_and_the_backgrounds_outside() -> None:

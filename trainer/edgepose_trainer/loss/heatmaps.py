@@ -12,6 +12,7 @@ from torch import Tensor
 
 SHARE_OF_SIGMA = 0.5  # a bump's deviation, of the one at which OKS calls the point as good as exp(-1/2)
 MIN_DEVIATION, MAX_DEVIATION = 1.0, 3.0  # in cells
+WINDOW = 13  # cells to each side of a bump's middle; beyond, it is below 0.0001
 
 
 def heatmap_targets(
@@ -21,19 +22,24 @@ def heatmap_targets(
     area: (M,) in cells; pictures: (M,) each person's picture; sigmas: (K,); shape: (B, H, W)."""
     batch, height, width = shape
     count = keypoints.shape[1]
-    target = keypoints.new_zeros(batch * count, height, width)
     person, point = visible.nonzero(as_tuple=True)
-    if not len(person):
-        return target.view(batch, count, height, width)
     deviation = SHARE_OF_SIGMA * 2 * sigmas[point] * area[person].sqrt()
     spread = deviation.clamp(MIN_DEVIATION, MAX_DEVIATION).square()[:, None] * 2
     place = keypoints[person, point]
-    across = (torch.arange(width, device=place.device) + 0.5 - place[:, :1]).square() / spread
-    down = (torch.arange(height, device=place.device) + 0.5 - place[:, 1:]).square() / spread
+    columns, across = _span(place[:, :1], spread, width)
+    rows, down = _span(place[:, 1:], spread, height)
     bumps = (-down).exp()[:, :, None] * (-across).exp()[:, None]
-    number = (pictures[person] * count + point)[:, None, None].expand_as(bumps)
-    target.scatter_reduce_(0, number, bumps, "amax")
+    cells = ((pictures[person] * count + point)[:, None] * height + rows)[:, :, None] * width + columns[:, None]
+    target = keypoints.new_zeros(batch * count * height * width)
+    target.scatter_reduce_(0, cells.flatten(), bumps.flatten(), "amax")
     return target.view(batch, count, height, width)
+
+
+def _span(middle: Tensor, spread: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """The cells of one axis near `middle` (P, 1), and their squared distances from it over `spread` (P, 1). Both (P,
+    2 * WINDOW + 1); cells that would lie outside are the nearest ones inside, at their own distance."""
+    cell = (middle.floor() + torch.arange(-WINDOW, WINDOW + 1, device=middle.device)).clamp(0, side - 1)
+    return cell.long(), (cell + 0.5 - middle).square() / spread
 
 
 def heatmap_weights(

@@ -29,8 +29,8 @@ def poses_at_peaks(keypoints: Tensor, area: Tensor, heatmap: Tensor, pictures: T
     inside = ((rows >= 0) & (rows < height))[:, :, :, None] & ((columns >= 0) & (columns < width))[:, :, None]
     rows, columns = rows.clamp(0, height - 1).long(), columns.clamp(0, width - 1).long()
     places = (rows[:, :, :, None] * width + columns[:, :, None]).flatten(2)
-    maps = heatmap.flatten(2)[pictures]
-    peaks = maps.gather(2, places) * inside.flatten(2)
+    number = pictures[:, None] * count + torch.arange(count, device=pictures.device)
+    peaks = heatmap.take(number[:, :, None] * (height * width) + places) * inside.flatten(2)
     weighed = torch.where(peaks > MIN_PEAK, peaks, 0) * torch.outer(nearness, nearness).flatten()
     best, at = weighed.max(2)
     place = places.gather(2, at[:, :, None]).view(people, count)
