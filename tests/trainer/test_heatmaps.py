@@ -202,8 +202,22 @@ def test_a_network_without_heatmaps_has_none_of_their_parameters() -> None:
     with_maps, without = tiny(), tiny(heatmap=False)
     more = set(with_maps.state_dict()) - set(without.state_dict())
     assert more
-    assert all(".heatmap." in name for name in more)
+    assert {name.split(".")[2] for name in more} == {"heatmap", "context"}
     assert without.raw(torch.zeros(1, 3, 32, 32)).heatmap is None
+
+
+def test_a_new_context_adds_nothing_and_one_that_learned_reaches_both_maps() -> None:
+    head = tiny().eval().head
+    maps = [torch.rand(1, 8, 8, 8), torch.rand(1, 8, 4, 4)]
+    assert all(torch.equal(a, b) for a, b in zip(head.in_context(maps), maps, strict=True))
+    for last in (head.context.to_fine, head.context.to_coarse):
+        torch.nn.init.normal_(last.weight)
+    more = torch.zeros_like(maps[0])
+    more[:, :, 0, 0] = 1
+    before, after = head.in_context(maps), head.in_context([maps[0] + more, maps[1]])
+    fine, coarse = (((a - b) != 0).any(1)[0] for a, b in zip(after, before, strict=True))
+    assert bool(fine[4, 4])  # far from what changed
+    assert bool(coarse[2, 2])
 
 
 @pytest.mark.parametrize("split", [True, False])

@@ -53,6 +53,16 @@ def test_parameters_and_flops_equal_the_published_ones(name: str) -> None:
     json.dumps(info)
 
 
+def test_the_head_reads_the_finest_levels_that_the_neck_gives_out() -> None:
+    """The pictures' sides are still multiples of the deepest layer's stride."""
+    network = build_model({**TINY, "neck": {"levels": 3, "outputs": 2}}).eval()
+    assert network.strides == [4, 8]
+    assert network.stride == 16
+    with torch.no_grad():
+        raw = network.raw(torch.rand(1, 3, 48, 80))
+    assert [tuple(level.shape[2:]) for level in raw.score] == [(12, 20), (6, 10)]
+
+
 def test_flops_grow_with_the_area() -> None:
     network = on_meta("yolov8n-pose")
     assert model_info(network, 320)["flops"] * 4 == model_info(network, 640)["flops"]
@@ -270,6 +280,7 @@ def test_c2f_sends_every_bottleneck_on() -> None:
         ({"scale": [0.33, -1, 64]}, ValueError, "above 0"),
         ({"head": {"regmax": 4}}, ValueError, "nearest is 'reg_max'"),
         ({"neck": {"levels": 9}}, ValueError, "neck: levels must be in 1..3"),
+        ({"neck": {"levels": 2, "outputs": 3}}, ValueError, "neck: outputs must be in 1..2"),
         ({"backbone": {"stem": 64, "stages": [[1 << 40, 1]]}}, ValueError, "channels must be in"),
         ({"backbone": [[-1, 1, "Conv", [8, 3, 2]]], "head": [[-1, 1, "C2ff", [8]]]}, ValueError, "nearest 'C2f'"),
         ({"backbone": [[-1, 1, "Conv", [8, 3, 2]]], "head": []}, ValueError, "Pose head must be the last layer"),

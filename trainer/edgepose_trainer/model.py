@@ -170,7 +170,7 @@ class PoseModel:
             self.metrics = validate_runner(runner, dataset, dataset_config, validators)
             return self.metrics
         self._check_shape(dataset_config)
-        stride = max(self.checkpoint.model.strides)
+        stride = self.checkpoint.model.stride
         if not config.rect:
             check_sizes([config.imgsz], stride)
         network, dtype = self.checkpoint.model, precision_of(config.amp, device)

@@ -81,7 +81,7 @@ def checkpoint_spec(checkpoint: Checkpoint) -> ModelSpec:
     Raises ValueError where the file says what cannot be.
     """
     return ModelSpec(
-        input=InputSpec("images", batch=None, resize=ResizeSpec(stride=max(checkpoint.model.strides))),
+        input=InputSpec("images", batch=None, resize=ResizeSpec(stride=checkpoint.model.stride)),
         outputs=head_specs(checkpoint.model),
         decoder=checkpoint.decoder,
         people=people_spec(checkpoint.people),

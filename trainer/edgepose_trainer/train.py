@@ -331,7 +331,7 @@ def build_network(config: Config, data: DataConfig, checkpoint: Checkpoint | Non
 
 def build_loaders(config: Config, data: DataConfig, network: PoseNetwork, world: World) -> tuple[Loader, Loader | None]:
     """Training batches for this process; validation batches for the first process alone."""
-    stride = max(network.strides)
+    stride = network.stride
     sizes = [config.imgsz, *(int(stage[1]) for stage in config.imgsz_schedule or [])]
     check_sizes(sizes, stride)
     cache = cast("CacheMode | bool", config.cache)

@@ -131,7 +131,7 @@ def _size(checkpoint: Checkpoint, asked: Arguments) -> tuple[int, int]:
     """The input's size, checked against the network's largest stride."""
     remembered = checkpoint.settings.get("imgsz")
     side = remembered if isinstance(remembered, int) else DEFAULT_SIZE
-    stride = max(checkpoint.model.strides)
+    stride = checkpoint.model.stride
     size = asked.size or (-(-side // stride) * stride,) * 2
     if any(length % stride for length in size):
         near = ",".join(str(max(1, round(length / stride)) * stride) for length in size)

@@ -65,7 +65,7 @@ class Job:
 
     @cached_property
     def stride(self) -> int:
-        return max(self.checkpoint.model.strides)
+        return self.checkpoint.model.stride
 
     def traced(self, **changes: Any) -> Traced:
         """The network as these arguments ask for it; see `prepare`."""

@@ -255,7 +255,7 @@ def _expand(document: Mapping[str, Any]) -> list[list[Any]]:
     """The compact form as layers: backbone, SPPF, top-down and bottom-up paths (PAN), head."""
     _only(document["head"], {"reg_max"}, "head")
     stem, stages = _backbone(document["backbone"])
-    levels, block, repeats = _neck(document.get("neck"), len(stages))
+    levels, outputs, block, repeats = _neck(document.get("neck"), len(stages))
     rows: list[list[Any]] = [[-1, 1, "Conv", [stem, 3, 2]]]
     ends: list[int] = []
     for channels, blocks in stages:
@@ -269,7 +269,7 @@ def _expand(document: Mapping[str, Any]) -> list[list[Any]]:
         rows.append([-1, repeats, block, [stages[-level][0], False]])
         lateral.append(len(rows) - 1)
     found = [lateral.pop()]
-    for level in range(levels - 1, 0, -1):
+    for level in range(levels - 1, levels - outputs, -1):
         rows += [[-1, 1, "Conv", [stages[-level - 1][0], 3, 2]], [[-1, lateral.pop()], 1, "Concat", [1]]]
         rows.append([-1, repeats, block, [stages[-level][0], False]])
         found.append(len(rows) - 1)
@@ -291,13 +291,15 @@ def _backbone(backbone: Mapping[str, Any]) -> tuple[int, list[tuple[int, int]]]:
     return check_int(backbone.get("stem"), "backbone: stem", 8, MAX_CHANNELS), checked
 
 
-def _neck(neck: Any, stages: int) -> tuple[int, str, int]:
+def _neck(neck: Any, stages: int) -> tuple[int, int, str, int]:
+    """Levels of the top-down path, and how many of them, finest first, the head reads; the block and its repeats."""
     neck = neck or {}
-    _only(neck, {"levels", "block", "repeats"}, "neck")
+    _only(neck, {"levels", "outputs", "block", "repeats"}, "neck")
     levels = check_int(neck.get("levels", min(3, stages)), "neck: levels", 1, stages)
+    outputs = check_int(neck.get("outputs", levels), "neck: outputs", 1, levels)
     if (block := neck.get("block", "C2f")) not in ("C2f", "C2"):
         raise ValueError(f"neck: block must be C2f or C2, got {block!r}")
-    return levels, block, check_int(neck.get("repeats", 3), "neck: repeats", 1, MAX_REPEATS)
+    return levels, outputs, block, check_int(neck.get("repeats", 3), "neck: repeats", 1, MAX_REPEATS)
 
 
 def _only(mapping: Any, known: set[str], what: str) -> None:

@@ -40,8 +40,8 @@ class HeadTensors(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         if self.visibility is None:
             return self.network.raw(images).tensors()
-        maps = self.network.features(images)
         head = self.network.head
+        maps = head.in_context(self.network.features(images))
         shared = [branch[:-1](x) for branch, x in zip(_sequences(head.cv4), maps, strict=True)]
         return (
             *(branch(x) for branch, x in zip(head.cv2, maps, strict=True)),

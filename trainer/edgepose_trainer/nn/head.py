@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from edgepose_trainer.nn.blocks import Conv
+from edgepose_trainer.nn.blocks import Conv, Upsample
 
 
 class RawHeads(NamedTuple):
@@ -52,9 +52,34 @@ class DFL(nn.Module):
         return distances.view(batch, 4, cells)
 
 
+class Context(nn.Module):
+    """The two finest maps, each with what both together show of their wider surroundings added: which knee is the left
+    one is seen far from the knee. A new one adds nothing, so a trained network can be given one.
+
+    fine, coarse: their channels; ratio: of their strides.
+    """
+
+    def __init__(self, fine: int, coarse: int, ratio: int, activation: str) -> None:
+        super().__init__()
+        self.down, self.up = Conv(fine, fine, 3, ratio, activation), Upsample(ratio)
+        self.mix = nn.Sequential(
+            Conv(fine + coarse, coarse, 3, 1, activation),
+            Conv(coarse, coarse, 3, 1, activation),
+            Conv(coarse, coarse, 3, 1, activation),
+        )
+        self.to_fine, self.to_coarse = nn.Conv2d(coarse, fine, 1), nn.Conv2d(coarse, coarse, 1)
+        for last in (self.to_fine, self.to_coarse):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> list[Tensor]:
+        wide = self.mix(torch.cat((self.down(fine), coarse), 1))
+        return [fine + self.up(self.to_fine(wide)), coarse + self.to_coarse(wide)]
+
+
 class Pose(nn.Module):
-    """The head's three branches a level: cv2 for boxes, cv3 for scores, cv4 for keypoints; and where asked for, one at
-    the finest level for the keypoints' heatmaps.
+    """The head's three branches a level: cv2 for boxes, cv3 for scores, cv4 for keypoints; and where heatmaps are asked
+    for, one at the finest level for these, and before all branches a `Context`.
 
     channels, strides: of the feature maps, finest first. The box branch is made to hold its 4 * reg_max logits, the
     score branch the finest map's channels, as published.
@@ -80,6 +105,9 @@ class Pose(nn.Module):
         self.cv3 = nn.ModuleList(_branch(c, score_width, nc, activation) for c in channels)
         self.cv4 = nn.ModuleList(_branch(c, point_width, points, activation) for c in channels)
         self.heatmap = _branch(channels[0], channels[0], 4 * kpt_shape[0], activation) if heatmap else None
+        self.context = None
+        if heatmap and len(channels) > 1:
+            self.context = Context(channels[0], channels[1], strides[1] // strides[0], activation)
         self.dfl = DFL(reg_max)
         self._set_priors()
 
@@ -92,7 +120,12 @@ class Pose(nn.Module):
             if self.heatmap is not None:
                 _last_bias(self.heatmap).fill_(math.log(0.01 / 0.99))
 
+    def in_context(self, maps: list[Tensor]) -> list[Tensor]:
+        """The maps that the branches read."""
+        return maps if self.context is None else [*self.context(*maps[:2]), *maps[2:]]
+
     def forward(self, maps: list[Tensor]) -> RawHeads:
+        maps = self.in_context(maps)
         return RawHeads(
             [branch(x) for branch, x in zip(self.cv2, maps, strict=True)],
             [branch(x) for branch, x in zip(self.cv3, maps, strict=True)],

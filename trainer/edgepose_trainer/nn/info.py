@@ -18,9 +18,9 @@ def model_info(network: PoseNetwork, imgsz: int | None = None) -> dict[str, Any]
     of the YAML.
     """
     if imgsz is None:
-        imgsz = 1280 if max(network.strides) >= 64 else 640
-    if imgsz < 1 or imgsz % max(network.strides):
-        raise ValueError(f"imgsz must be a positive multiple of the largest stride {max(network.strides)}, got {imgsz}")
+        imgsz = 1280 if network.stride >= 64 else 640
+    if imgsz < 1 or imgsz % network.stride:
+        raise ValueError(f"imgsz must be a positive multiple of the largest stride {network.stride}, got {imgsz}")
     with torch.device("meta"):
         copy = PoseNetwork(network.config).eval()
     copy.fold()

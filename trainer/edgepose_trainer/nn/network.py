@@ -19,15 +19,15 @@ class PoseNetwork(nn.Module):
     """A YOLOv8 pose network.
 
     In training mode `model(images)` gives the `RawHeads`; in eval mode the decoded (B, 4 + nc + K * D, N) tensor.
-    `raw` and `decode` are the two halves, in either mode. images: (B, 3, H, W) in 0..1, RGB, H and W multiples of the
-    largest stride.
+    `raw` and `decode` are the two halves, in either mode. images: (B, 3, H, W) in 0..1, RGB, H and W multiples of
+    `stride`, the largest of any layer; `strides` are those of the maps that the head reads.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
         self.nc, self.kpt_shape, self.reg_max = config.nc, config.kpt_shape, config.reg_max
-        self.sources, layers = _build(config)
+        self.sources, layers, self.stride = _build(config)
         self.model = nn.ModuleList(layers)
         self.strides: list[int] = self.head.strides
         self._kept = {s for index, sources in enumerate(self.sources) for s in sources if s != index - 1}
@@ -90,8 +90,8 @@ def build_model(
     return PoseNetwork(read_config(model, nc=nc, kpt_shape=kpt_shape, scale=scale))
 
 
-def _build(config: NetworkConfig) -> tuple[list[tuple[int, ...]], list[nn.Module]]:
-    """Each layer's sources as absolute indices (-1: the picture), and the layers."""
+def _build(config: NetworkConfig) -> tuple[list[tuple[int, ...]], list[nn.Module], int]:
+    """Each layer's sources as absolute indices (-1: the picture), the layers, and the largest stride of any."""
     sources: list[tuple[int, ...]] = []
     layers: list[nn.Module] = []
     shapes: list[tuple[int, int]] = []  # channels and stride of each layer's output
@@ -109,7 +109,7 @@ def _build(config: NetworkConfig) -> tuple[list[tuple[int, ...]], list[nn.Module
         shapes.append(shape)
     if not layers:
         raise ValueError("the model YAML has no layers")
-    return sources, layers
+    return sources, layers, max(stride for _, stride in shapes)
 
 
 def _layer(spec: LayerSpec, inputs: list[tuple[int, int]], config: NetworkConfig) -> tuple[nn.Module, tuple[int, int]]:
