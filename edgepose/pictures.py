@@ -124,7 +124,7 @@ def _sniff(head: bytes, name: str) -> tuple[str, str]:
         if head[offset : offset + len(magic)] == magic:
             return format_name, plugin
     if not head:
-        raise ValueError(f"{name} is empty")
+        raise ValueError(f"{name} is empty (0 bytes); copy or download it again")
     if head[4:8] == b"ftyp" or head[8:12] == b"AVI " or head[:4] == b"\x1aE\xdf\xa3":
         raise ValueError(f"{name} is a video or a format that is not read; videos go to stream() or source=")
     raise ValueError(f"{name} is no picture that can be read (JPEG, PNG, WebP, BMP, GIF, TIFF …): starts {head[:8]!r}")

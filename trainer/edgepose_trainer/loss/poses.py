@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# As edgepose's decoder moves them (csrc/core/heatmap.hpp): how far, in shares of the square root of the box's area,
+# As edgepose's decoder moves them (csrc/core/heatmap.cpp): how far, in shares of the square root of the box's area,
 # and the probability that a peak has at least.
 REACH, WINDOW, MIN_PEAK = 0.2, 2.5, 0.1
 STEPS = 31  # places a side that are looked at
