@@ -3,7 +3,7 @@
 python trainer/recipes/person/make.py ZIPS MODELS TARGET [START] [setting=value …]
 
 ZIPS is what prepare.py unpacks and MODELS what measure.py compares with; data, runs and artifacts come into the folder
-TARGET. START: the checkpoint to go on from; `model.yaml` beside this file starts from nothing. The settings are those
+TARGET. START: a checkpoint to go on from; without one it starts from nothing, as `model.yaml` says. The settings are those
 of train.yaml, and what is said here wins over them; a run that was stopped goes on with resume=…/last.pt.
 """
 
@@ -55,5 +55,5 @@ if __name__ == "__main__":
     places = [word for word in sys.argv[1:] if "=" not in word]
     if len(places) not in (3, 4):
         sys.exit("usage: make.py ZIPS MODELS TARGET [START] [setting=value …]")
-    zips, models, target, start = (Path(place) for place in (*places, str(HERE / "leg.pt"))[:4])
+    zips, models, target, start = (Path(place) for place in (*places, str(HERE / "model.yaml"))[:4])
     print(main(zips, models, target, start, [word for word in sys.argv[1:] if "=" in word]))
