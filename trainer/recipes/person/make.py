@@ -3,8 +3,8 @@
 python trainer/recipes/person/make.py ZIPS MODELS TARGET [START] [setting=value …]
 
 ZIPS is what prepare.py unpacks and MODELS what measure.py compares with; data, runs and artifacts come into the folder
-TARGET. START: a checkpoint to go on from; without one it starts from nothing, as `model.yaml` says. The settings are those
-of train.yaml, and what is said here wins over them; a run that was stopped goes on with resume=…/last.pt.
+TARGET. START: a checkpoint to go on from; without one it starts from nothing, as `model.yaml` says. The settings are
+those of train.yaml, and what is said here wins over them; a run that was stopped goes on with resume=…/last.pt.
 """
 
 from __future__ import annotations
