@@ -20,15 +20,9 @@
 #include "core/oks.hpp"
 #include "core/score_scan.hpp"
 #include "core/tensor.hpp"
+#include "core/transform.hpp"
 
 namespace edgepose {
-
-// tensor = source * scale + pad, in pixels.
-struct Transform {
-  double scale_x = 1, scale_y = 1, pad_x = 0, pad_y = 0;
-  // Throws std::invalid_argument for a scale that is not positive and finite, or a pad that is not finite.
-  void validate() const;
-};
 
 struct SourceSize {
   std::int64_t width = 0, height = 0;

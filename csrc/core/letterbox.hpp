@@ -12,6 +12,7 @@
 #include "core/letterbox_geometry.hpp"
 #include "core/letterbox_levels.hpp"
 #include "core/letterbox_rows.hpp"
+#include "core/transform.hpp"
 
 namespace edgepose {
 
@@ -34,14 +35,6 @@ struct OutputView {
   ElementType type = ElementType::kFloat32;
   int width = 0;
   int height = 0;
-};
-
-// tensor = source * scale + pad, in pixels; the source is the whole picture, also where a region was given.
-struct Transform {
-  double scale_x = 1.0;
-  double scale_y = 1.0;
-  double pad_x = 0.0;
-  double pad_y = 0.0;
 };
 
 // Keeps its tables and buffers from call to call; one thread at a time.
