@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -268,6 +269,29 @@ def test_every_kind_of_picture_is_read_as_rgb(mode: str, tmp_path: Path) -> None
     assert (info.height, info.width, 3) == read.shape
     if mode != "1":
         assert np.abs(read.astype(int) - 130).max() <= 4
+
+
+@pytest.mark.parametrize("error", [OverflowError, struct.error, KeyError])
+def test_a_picture_that_no_decoder_survives_is_listed_as_broken(
+    error: type[Exception], make_dataset: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error("too large to convert")
+
+    data = make_dataset({"a": [GOOD]})
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        scan(data)
+
+
+def test_a_picture_that_would_start_a_program_is_not_read(tmp_path: Path) -> None:
+    """PostScript, which Pillow hands to Ghostscript."""
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n%%EndComments\nshowpage\n%%EOF\n")
+    with pytest.raises(ValueError, match="no known kind"):
+        check_picture(path)
+    with pytest.raises(OSError, match="cannot identify"):
+        read_picture(path)
 
 
 def test_red_is_the_first_channel(tmp_path: Path) -> None:
