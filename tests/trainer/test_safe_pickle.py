@@ -188,3 +188,30 @@ def test_damage_ends_in_value_error_only(data: st.DataObject) -> None:
     damaged = damaged[: data.draw(st.integers(0, len(good)))]
     with contextlib.suppress(ValueError):
         safe_pickle.load(bytes(damaged))
+
+
+def short(text: str) -> bytes:
+    return b"\x8c" + bytes([len(text)]) + text.encode()
+
+
+@pytest.mark.parametrize("call", ["_frombuffer", "state", "set"])
+def test_calls_that_copy_one_value_many_times_are_refused(call: str) -> None:
+    """A file of a megabyte would take a gigabyte."""
+    payload = bytes(1 << 20)
+    data = b"\x80\x04"
+    data += short("numpy._core.numeric") + short("_frombuffer") + b"\x93\x94"  # memo 0
+    data += b"B" + len(payload).to_bytes(4, "little") + payload + b"\x94"  # 1
+    data += short("numpy") + short("dtype") + b"\x93" + short("u1") + b"\x85R\x94"  # 2
+    data += b"J" + len(payload).to_bytes(4, "little") + b"\x85\x94"  # 3: the shape
+    data += short("C") + b"\x94"  # 4
+    data += short("numpy._core.multiarray") + short("_reconstruct") + b"\x93\x94"  # 5
+    data += short("numpy") + short("ndarray") + b"\x93" + b"K\0\x85" + b"C\x01b" + b"\x87\x94"  # 6: its arguments
+    data += short("builtins") + short("set") + b"\x93\x94"  # 7
+    data += b"(" + b"".join(b"M" + i.to_bytes(2, "little") for i in range(50_000)) + b"l\x85\x94"  # 8: a list
+    calls = {
+        "_frombuffer": b"h\0(h\1h\2h\3h\4tR",
+        "state": b"h\5h\6R(K\1h\3h\2\x89h\1tb",
+        "set": b"h\7h\x08R",
+    }
+    with pytest.raises(UnsafePickleError, match="more than 4 times the bytes"):
+        safe_pickle.load(data + b"(" + calls[call] * 1000 + b"t.")

@@ -26,6 +26,8 @@ MAX_OPCODES = 2_000_000
 MAX_NODES = 1_000_000
 MAX_DEPTH = 32
 MAX_NAME = 256
+MAX_GROWTH = 4  # what calls make may take so many times the pickle's own bytes; a call may copy one value many times
+_ELEMENT_BYTES = 8  # of a set, tuple or dict, at least
 
 
 class UnsafePickleError(ValueError):
@@ -123,6 +125,7 @@ class RestrictedReader:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
+        self.room = MAX_GROWTH * len(data)
         try:
             for count, (opcode, arg, _) in enumerate(pickletools.genops(data)):
                 if count > MAX_OPCODES:
@@ -133,7 +136,7 @@ class RestrictedReader:
                 self._run(opcode.name, arg)
         except UnsafePickleError:
             raise
-        except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError, Warning) as error:
             raise ValueError(f"damaged pickle: {error}") from error
         raise ValueError("damaged pickle: it has no end")
 
@@ -268,14 +271,23 @@ class RestrictedReader:
         call = self.calls.get((function.module, function.name))
         if call is None:
             raise UnsafePickleError(f"the pickle tries to call {function}, which plain data never needs: refused")
-        self.stack.append(call(*args))
+        self._push_made(call(*args))
+
+    def _push_made(self, value: Any) -> None:
+        self._account(value)
+        self.stack.append(value)
+
+    def _account(self, value: Any) -> None:
+        self.room -= _bytes_held(value)
+        if self.room < 0:
+            raise UnsafePickleError(f"calls that make more than {MAX_GROWTH} times the bytes of the pickle: refused")
 
     def _new_object(self, _: Any) -> None:
         args, cls = self.stack.pop(), self.stack.pop()
         if not isinstance(cls, Name) or not isinstance(args, tuple):
             raise UnsafePickleError(f"an object of {type(cls).__name__}")
         if (call := self.calls.get((cls.module, cls.name))) is not None:
-            self.stack.append(call(*args))
+            self._push_made(call(*args))
         elif self.inert:
             self.stack.append(Inert(cls.module, cls.name, args))
         else:
@@ -295,11 +307,22 @@ class RestrictedReader:
             pass  # attributes of a state dict (_metadata): nothing of ours reads them
         elif self.build is None or not self.build(target, state):
             raise UnsafePickleError(f"the pickle sets the state of a {type(target).__name__}: refused")
+        else:
+            self._account(target)
 
     def _persistent(self, _: Any) -> None:
         if self.persistent_load is None:
             raise UnsafePickleError("a persistent id, which this kind of pickle never needs")
         self.stack.append(self.persistent_load(self.stack.pop()))
+
+
+def _bytes_held(value: Any) -> int:
+    """The memory that a value takes for itself, about; views, which take none, count as nothing."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, (str, bytes, bytearray)):
+        return len(value)
+    return _ELEMENT_BYTES * len(value) if isinstance(value, (set, frozenset, tuple, dict)) else 0
 
 
 def _key(value: Any, depth: int = 0) -> Any:
@@ -452,8 +475,10 @@ def load(source: str | Path | bytes | BinaryIO, *, max_bytes: int = MAX_LABEL_BY
         value = reader.read(data)
         check_plain(value, (np.ndarray, np.generic))
         return value
+    except UnsafePickleError as error:
+        raise UnsafePickleError(f"{name}{error}") from None
     except ValueError as error:
-        raise type(error)(f"{name}{error}") from None
+        raise ValueError(f"{name}{error}") from None
 
 
 def check_plain(value: Any, leaves: tuple[type, ...]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,10 @@ def read_torch_file(path: str | Path) -> Any:
         raise ValueError(f"{path}: {_why_no_zip(path, error)}") from None
     except (EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
+    except UnsafePickleError as error:
+        raise UnsafePickleError(f"{path}: {error}") from None
     except ValueError as error:
-        raise type(error)(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {error}") from None
 
 
 def _why_no_zip(path: Path, error: Exception) -> str:
@@ -155,8 +158,13 @@ def _rebuild_parameter(data: Any, *_: Any) -> Tensor:
     return data
 
 
-def _plain_path(*parts: Any) -> str:
-    return "/".join(str(part) for part in parts)
+def _joined(separator: str) -> Callable[..., str]:
+    def join(*parts: Any) -> str:
+        if not all(isinstance(part, (str, int)) for part in parts):  # the text of shared tuples may have no end
+            raise UnsafePickleError("a path, or a device, of something else than text")
+        return separator.join(str(part) for part in parts)
+
+    return join
 
 
 _TORCH_CALLS: Calls = {
@@ -165,7 +173,7 @@ _TORCH_CALLS: Calls = {
     ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
     ("torch.nn.parameter", "Parameter"): _rebuild_parameter,
     ("torch", "Size"): lambda sizes: tuple(sizes),
-    ("torch", "device"): lambda *parts: ":".join(str(part) for part in parts),
+    ("torch", "device"): _joined(":"),
     # Settings of a training run hold paths; they are kept as text.
-    **{("pathlib", kind): _plain_path for kind in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")},
+    **{("pathlib", kind): _joined("/") for kind in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")},
 }
