@@ -13,7 +13,7 @@ from edgepose.modelfiles.files import MAX_METADATA, write_atomically
 
 KEY = "edgepose"
 
-_ENTRY = re.compile(rb'[ \t]*<edgepose value="([^"<]*)"\s*/>\n?')
+_ENTRY = re.compile(rb'(?<![ \t])[ \t]*<edgepose value="([^"<]*)"\s*/>\n?')
 _REFERENCE = re.compile(r"&(?:#(\d{1,7})|#x([0-9a-fA-F]{1,6})|(amp|lt|gt|quot|apos));")
 _ENTITIES = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 

@@ -80,3 +80,10 @@ def test_any_bytes_give_text_or_none(tmp_path: Path, junk: bytes) -> None:
     path = tmp_path / "junk.xml"
     path.write_bytes(b'</edges><rt_info><edgepose value="&#' + junk + b"</rt_info>")
     assert isinstance(read_rt_info(str(path)), (str, type(None)))
+
+
+def test_blanks_without_end_cost_no_time(path: Path) -> None:
+    """Quadratic time would be hours."""
+    text = path.read_bytes().replace(b"</net>", b"<rt_info>" + b" " * 4_000_000 + b"</rt_info></net>")
+    path.write_bytes(text)
+    assert read_rt_info(str(path)) is None
