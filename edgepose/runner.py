@@ -193,9 +193,18 @@ class PoseRunner:
             self.predict(np.full((height, width, 3), 114, np.uint8), color="BGR")
 
     def close(self) -> None:
-        """Frees the model; safe to call twice. Predicting afterwards raises RuntimeError."""
+        """Frees the model; safe to call twice, and from any thread: a prediction that runs comes to its end first.
+        Predicting afterwards raises RuntimeError."""
         self._closed = True
-        self._backend.close()
+        self._free()
+
+    def _free(self) -> None:
+        """Unless a prediction runs: at its end that does it."""
+        if self._busy.acquire(blocking=False):
+            try:
+                self._backend.close()
+            finally:
+                self._busy.release()
 
     def __enter__(self) -> PoseRunner:
         return self
@@ -250,6 +259,8 @@ class PoseRunner:
             yield
         finally:
             self._busy.release()
+            if self._closed:
+                self._free()
 
     def _preprocess(
         self, pictures: list[tuple[NDArray[np.uint8], str]], sizes: list[tuple[int, int]], roi: Roi | None
@@ -285,6 +296,10 @@ class PoseRunner:
 
 def _named(result: PoseResult, source: object) -> PoseResult:
     """The result with the path or URL that its picture came from."""
+    if isinstance(source, str) and "://" in source:
+        from edgepose.pictures import without_password
+
+        return result.with_source(without_password(source))
     return result.with_source(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else result
 
 

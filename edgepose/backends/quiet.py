@@ -18,7 +18,8 @@ _lock = threading.RLock()
 def quiet_stderr(verbose: bool) -> Iterator[None]:
     """Holds back the standard error of the whole process, and afterwards lets through what is not runtimes' chatter.
 
-    One thread at a time; another thread's lines arrive a moment late, none is lost. With `verbose` nothing is held.
+    One thread at a time. Another thread's lines arrive a moment late; one that looks like chatter is lost, and so is
+    what comes after the first MiB. With `verbose` nothing is held.
     """
     if verbose or not hasattr(os, "memfd_create"):
         yield

@@ -152,7 +152,7 @@ class TfliteBackend:
     def input_buffer(self, shape: tuple[int, ...]) -> NDArray[Any]:
         if self._input is None or self._input.shape != shape:
             check_shape(self.inputs[0], shape)
-            self._results = []
+            self._input, self._results = None, []
             if None in self.inputs[0].shape:
                 self._resize(shape)
             self._input = self._view(self._input_index)

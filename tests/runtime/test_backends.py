@@ -135,6 +135,21 @@ def test_a_dynamic_tflite_model_takes_one_shape_after_another(make_tflite: Make)
         np.testing.assert_array_equal(backend.infer()[0], np.full((1, 1, 5), side))
 
 
+def test_a_tflite_model_that_refused_a_shape_takes_the_next(make_tflite: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = _load(make_tflite({"a": 5}, dynamic=True), "tflite")
+    backend.input_buffer((1, 8, 8, 3))
+
+    def refuse() -> None:
+        raise RuntimeError("tensors cannot be concatenated")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backend._interpreter, "allocate_tensors", refuse)  # type: ignore[attr-defined]
+        with pytest.raises(ValueError, match="does not take an input of shape"):
+            backend.input_buffer((1, 9, 9, 3))
+    backend.input_buffer((1, 8, 8, 3))[...] = 3
+    np.testing.assert_array_equal(backend.infer()[0], np.full((1, 1, 5), 3))
+
+
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("dtype", ["float16", "uint8", "int8"])
 def test_the_input_has_the_type_that_the_model_declares(make_onnx: Make, runtime: str, dtype: str) -> None:

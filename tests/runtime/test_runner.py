@@ -311,3 +311,25 @@ def test_stage_times_are_told(runner: PoseRunner, bus: np.ndarray) -> None:
     speed = runner.predict(bus).speed
     assert min(speed.preprocess, speed.inference, speed.decode) > 0
     assert speed.total == pytest.approx(sum(speed))
+
+
+@pytest.mark.parametrize("model", ["onnx_model", "movenet"])
+def test_closing_from_another_thread_lets_the_prediction_end(
+    request: pytest.FixtureRequest, bus: np.ndarray, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = PoseRunner(request.getfixturevalue(model))
+    expected = len(runner.predict(bus))
+    infer = runner._backend.infer
+
+    def close_meanwhile() -> list[np.ndarray]:
+        closing = threading.Thread(target=runner.close)
+        closing.start()
+        closing.join(60)
+        return infer()
+
+    monkeypatch.setattr(runner._backend, "infer", close_meanwhile)
+    assert len(runner.predict(bus)) == expected
+    with pytest.raises(RuntimeError, match="closed"):
+        runner.predict(bus)
+    with pytest.raises(Exception, match=r"before input_buffer|NoneType"):
+        infer()  # the backend went at the prediction's end
