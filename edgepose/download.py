@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.client
 import socket
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from typing import IO, Any
+
+from edgepose.pictures import is_url, without_password
 
 MAX_BYTES = 50_000_000
 TIMEOUT_S = 20.0
@@ -22,12 +26,13 @@ def fetch(url: str, *, max_bytes: int = MAX_BYTES, timeout_s: float = TIMEOUT_S)
 
     Raises ValueError for another scheme, a document larger than max_bytes and one that ends early; TimeoutError
     when not all of it arrived in timeout_s seconds; OSError when the server cannot be reached or answers with an error.
+    A name and password in the URL are sent as HTTP's basic authentication, and named in no message.
     """
-    _check_scheme(url)
+    request, url = _request(url)
     with _Deadline(timeout_s) as deadline:
         try:
-            with _opener(deadline).open(url, timeout=timeout_s) as response:
-                data = _read(response, url, max_bytes)
+            with _opener(deadline).open(request, timeout=timeout_s) as response:
+                data = _read(response, url, max_bytes, deadline)
         except (OSError, http.client.HTTPException) as error:
             if not deadline.passed:
                 raise _readable(error, url) from error
@@ -38,27 +43,34 @@ def fetch(url: str, *, max_bytes: int = MAX_BYTES, timeout_s: float = TIMEOUT_S)
 
 def content_type(url: str, *, timeout_s: float = TIMEOUT_S) -> str:
     """The media type that the server gives for the URL, "" if none; the document is not read. Raises as `fetch`."""
-    _check_scheme(url)
+    request, url = _request(url)
     with _Deadline(timeout_s) as deadline:
         try:
-            with _opener(deadline).open(url, timeout=timeout_s) as response:
+            with _opener(deadline).open(request, timeout=timeout_s) as response:
                 return str(response.headers.get_content_type()) if response.headers.get("Content-Type") else ""
         except (OSError, http.client.HTTPException) as error:
             raise _readable(error, url) from error
 
 
-def _check_scheme(url: str) -> None:
-    if not url.lower().startswith(("http://", "https://")):
-        raise ValueError(f"{url!r} is no http or https URL")
+def _request(url: str) -> tuple[urllib.request.Request, str]:
+    """What is asked for, and the URL without its password."""
+    bare = without_password(url)
+    if not is_url(url):
+        raise ValueError(f"{bare!r} is no http or https URL")
+    request = urllib.request.Request(bare)
+    if bare != url:
+        words = urllib.parse.unquote(url.partition("://")[2].removesuffix(bare.partition("://")[2])[:-1])
+        request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(words.encode()).decode()}")
+    return request, bare
 
 
-def _read(response: Any, url: str, max_bytes: int) -> bytes:
+def _read(response: Any, url: str, max_bytes: int, deadline: _Deadline) -> bytes:
     expected = response.length  # None when the server does not say
     too_large = f"{url} is larger than {max_bytes / 1e6:g} MB; download it and give its path"
     if expected is not None and expected > max_bytes:
         raise ValueError(too_large)
     data = bytearray()
-    while chunk := response.read(_CHUNK):
+    while not deadline.passed and (chunk := response.read(_CHUNK)):
         data += chunk
         if len(data) > max_bytes:
             raise ValueError(too_large)
@@ -94,6 +106,8 @@ class _Deadline:
 
     def watch(self, connection: socket.socket) -> None:
         self._sockets.append(connection)
+        if self.passed:  # the timer has looked already
+            self._shut_down()
 
     def _shut_down(self) -> None:
         for connection in self._sockets:

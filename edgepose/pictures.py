@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
@@ -62,7 +63,7 @@ def load_picture(source: Picture, *, color: Color = "BGR") -> tuple[NDArray[np.u
     if isinstance(source, str) and is_url(source):
         from edgepose import download
 
-        return _open(download.fetch(source), source)
+        return _open(download.fetch(source), without_password(source))
     if isinstance(source, (str, os.PathLike)):
         return _load_file(os.fspath(source))
     raise TypeError(
@@ -79,6 +80,11 @@ def is_pillow(source: object) -> TypeGuard[Image.Image]:
 def is_url(source: str) -> bool:
     """True for an http or https URL."""
     return source[:8].lower().startswith(("http://", "https://"))
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown and saved: cameras are often addressed with user:password@."""
+    return re.sub(r"(?<=://)[^/?#]*@", "", url)
 
 
 def _load_file(path: str) -> tuple[NDArray[np.uint8], Color]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import os
@@ -284,6 +285,12 @@ class Site(BaseHTTPRequestHandler):
     def good(self) -> None:
         self.answer(self.picture, len(self.picture), Content_Type="image/png")
 
+    def locked(self) -> None:
+        if self.headers.get("Authorization") == f"Basic {base64.b64encode(b'us@er:p@ss').decode()}":
+            self.good()
+        else:
+            self.send_error(401)
+
     def short(self) -> None:
         self.answer(self.picture[:50], len(self.picture))
 
@@ -401,3 +408,16 @@ def test_only_http_is_fetched() -> None:
 def test_the_content_type_is_asked_for(site: str) -> None:
     assert download.content_type(f"{site}/good") == "image/png"
     assert download.content_type(f"{site}/text") == ""
+
+
+def test_a_password_in_a_url_is_sent_and_not_shown(site: str) -> None:
+    url = site.replace("://", "://us%40er:p@ss@")
+    image, _ = load_picture(f"{url}/locked")
+    np.testing.assert_array_equal(image, gradient())
+    assert download.content_type(f"{url}/locked") == "image/png"
+    for page in ("nothing", "text"):
+        with pytest.raises((OSError, ValueError)) as caught:
+            load_picture(f"{url}/{page}")
+        assert site in str(caught.value)
+        assert "ss@" not in str(caught.value)
+    assert pictures.without_password(f"{url}/a@b?c@d") == f"{site}/a@b?c@d"
