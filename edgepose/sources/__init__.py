@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgepose.contract import Color
+from edgepose.feeding import check_color
 from edgepose.options import unknown_option
 from edgepose.pictures import load_picture
 from edgepose.sources import capture
-from edgepose.sources.items import Item, find_items
+from edgepose.sources.items import Item, find_items, one_item
 from edgepose.sources.live import NewestFrame
 
 __all__ = ["Frame", "Source", "open_source"]
@@ -70,7 +71,8 @@ def open_source(
         raise ValueError(f"vid_stride is a whole number from 1, got {vid_stride!r}")
     if on_error not in ("raise", "skip"):
         raise ValueError(f'on_error is "raise" or "skip", got {on_error!r}')
-    return Source(find_items(source), vid_stride=vid_stride, on_error=on_error, color=color)
+    order: Any = check_color(color)
+    return Source(find_items(source), vid_stride=vid_stride, on_error=on_error, color=order)
 
 
 class Source:
@@ -81,7 +83,7 @@ class Source:
     problems: (name, error) of what could not be read.
     """
 
-    def __init__(self, items: Iterable[Item], *, vid_stride: int, on_error: OnError, color: Color) -> None:
+    def __init__(self, items: list[Item] | Iterator[Any], *, vid_stride: int, on_error: OnError, color: Color) -> None:
         self.problems: list[tuple[str, Exception]] = []
         self.total: int | None = None
         self.fps: float | None = None
@@ -140,10 +142,13 @@ class Source:
             self.fps = capture.frame_rate(opened)
             self._newest = NewestFrame(opened, items[0].name)
 
-    def _read(self, items: Iterable[Item]) -> Generator[Frame, None, None]:
+    def _read(self, items: Iterable[Any]) -> Generator[Frame, None, None]:
         index = 0
-        for item in items:
+        for entry in items:
+            name, kind = f"picture {index}", "picture"
             try:
+                item = entry if isinstance(entry, Item) else one_item(entry)
+                name, kind = item.name or name, item.kind
                 if item.kind == "picture":
                     yield self._picture(item, index)
                 elif item.kind == "video":
@@ -151,8 +156,8 @@ class Source:
                 else:
                     yield from self._live_frames(item)
             except (OSError, ValueError, TypeError) as error:
-                self.pass_over(item.name or f"picture {index}", error)
-            index += item.kind == "picture"
+                self.pass_over(name, error)
+            index += kind == "picture"
 
     def _picture(self, item: Item, index: int) -> Frame:
         image, color = load_picture(item.value, color=self._color)

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from edgepose.pictures import SUFFIXES, is_pillow, is_url
+from edgepose.pictures import SUFFIXES, is_pillow, is_url, without_password
 
 VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts", ".flv"))
 STREAM_SUFFIXES = frozenset((".m3u8", ".mjpg", ".mjpeg", ".sdp"))
@@ -30,13 +30,13 @@ class Item:
     name: str
 
 
-def find_items(source: Any) -> Iterable[Item]:
-    """The items of a source: a list, but for an iterator of pictures, whose length nobody knows.
+def find_items(source: Any) -> list[Item] | Iterator[Any]:
+    """The items of a source; an iterator of pictures as it is, for `one_item` of each: nobody knows its length.
 
     Raises FileNotFoundError, TypeError, or ValueError for a folder without pictures and for several live sources.
     """
     if isinstance(source, Iterator):
-        return (_one(picture) for picture in source)
+        return source
     items = _several(source) if isinstance(source, (list, tuple)) else _expand(source)
     if not items:
         raise ValueError("the source is an empty list")
@@ -50,10 +50,12 @@ def _several(sources: Iterable[Any]) -> list[Item]:
     return [item for source in sources for item in _expand(source)]
 
 
-def _one(picture: Any) -> Item:
+def one_item(picture: Any) -> Item:
+    """The item of what an iterator gave: one picture or video. Raises as `find_items`, and ValueError for the rest."""
     items = _expand(picture)
-    if len(items) != 1:
-        raise ValueError(f"an iterator gives pictures one by one, got {picture!r:.80}")
+    if len(items) != 1 or items[0].kind in ("camera", "stream"):
+        named = without_password(picture) if isinstance(picture, str) else picture
+        raise ValueError(f"an iterator gives pictures or videos one by one, got {named!r:.80}")
     return items[0]
 
 
@@ -87,9 +89,9 @@ def _text(source: str) -> list[Item]:
     if re.fullmatch(r"/dev/video\d+", source):
         return [_camera(source)]
     if source.lower().startswith(STREAM_SCHEMES):
-        return [Item("stream", source, _without_password(source))]
+        return [Item("stream", source, without_password(source))]
     if is_url(source):
-        return [Item(_kind_of_url(source), source, _without_password(source))]
+        return [Item(_kind_of_url(source), source, without_password(source))]
     if os.path.isdir(source):
         return _folder(source)
     if not os.path.exists(source) and glob.has_magic(source):
@@ -101,11 +103,6 @@ def _text(source: str) -> list[Item]:
 
 def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
-
-
-def _without_password(url: str) -> str:
-    """The URL as it may be shown and saved: cameras are often addressed with user:password@."""
-    return re.sub(r"(?<=://)[^/@]*@", "", url)
 
 
 def _file(path: str) -> Item:

@@ -99,6 +99,28 @@ def test_an_iterator_is_read_as_it_comes() -> None:
     assert taken == [0, 1, 2]
 
 
+def test_an_iterator_goes_on_after_a_picture_that_is_not_there(tmp_path: Path) -> None:
+    good = write_picture(tmp_path / "a.png")
+    with open_source(iter([good, tmp_path / "b.png", good]), on_error="skip") as source:
+        assert [frame.index for frame in source] == [0, 2]
+    assert [name for name, _ in source.problems] == ["picture 1"]
+
+
+@pytest.mark.parametrize("live", [0, "rtsp://user:secret@10.0.0.2/h264"])
+def test_an_iterator_gives_no_cameras(live: Any) -> None:
+    frames = iter(open_source(iter([live])))
+    with pytest.raises(ValueError, match="pictures or videos one by one") as caught:
+        next(frames)
+    assert "secret" not in str(caught.value)
+
+
+def test_the_colour_order_is_checked_at_once() -> None:
+    with pytest.raises(ValueError, match="unknown colour order"):
+        open_source(level_picture(1), color="CMYK")  # type: ignore[arg-type]
+    (frame,) = open_source(level_picture(1), color="rgb")  # type: ignore[arg-type]
+    assert frame.color == "RGB"
+
+
 def test_a_folder_gives_pictures_and_videos_in_natural_order(tmp_path: Path) -> None:
     for name in ("img10.png", "img2.png", "img1.jpg", ".hidden.png", "notes.md", "sub/img3.png"):
         if name.endswith(".md"):
