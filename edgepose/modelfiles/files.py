@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 MAX_METADATA = 4 << 20
@@ -38,18 +39,27 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def write_atomically(path: str, chunks: Iterable[bytes]) -> None:
-    """Writes a file whole or not at all: into a temporary file beside it, which then takes its name.
+    """Writes a file whole or not at all. Raises OSError that names the file (no space, no permission)."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
 
-    Raises OSError that names the file (no space, no permission).
+
+@contextmanager
+def replacing(path: str) -> Iterator[str]:
+    """Gives the path of an empty file beside `path`; when the block has filled it, it takes the place of `path`.
+
+    A link stays one, and a file that was there leaves its mode to the new one. After an error it is untouched; OSErrors
+    name it.
     """
     target = os.path.realpath(path)
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     try:
-        with open(temporary, "xb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-            file.flush()
+        with open(temporary, "xb"):
+            pass
+        yield temporary
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         if os.path.exists(target):
             os.chmod(temporary, os.stat(target).st_mode & 0o7777)
@@ -57,6 +67,6 @@ def write_atomically(path: str, chunks: Iterable[bytes]) -> None:
     except BaseException as error:
         if os.path.exists(temporary):
             os.unlink(temporary)
-        if isinstance(error, OSError):
-            error.filename, error.filename2 = path, None
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, path) from error
         raise

@@ -23,7 +23,6 @@ from edgepose_trainer.checkpoint import (  # noqa: E402
     load_checkpoint,
     save_checkpoint,
     transfer_weights,
-    write_whole,
 )
 from edgepose_trainer.nn import PoseNetwork, build_model  # noqa: E402
 from edgepose_trainer.safe_pickle import UnsafePickleError  # noqa: E402
@@ -126,15 +125,16 @@ def test_objects_are_not_saved(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failed_write_leaves_the_last_good_checkpoint(saved: Path) -> None:
+def test_a_failed_write_leaves_the_last_good_checkpoint(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = saved.read_bytes()
 
-    def fail(path: Path) -> None:
-        path.write_bytes(b"half")
+    def fail(_: object, path: str) -> None:
+        Path(path).write_bytes(b"half")
         raise RuntimeError("unexpected pos 1 vs 2")
 
+    monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(OSError, match="what was there before is unchanged"):
-        write_whole(saved, fail)
+        save_checkpoint(saved, Checkpoint(tiny(), epoch=5))
     assert saved.read_bytes() == before
     assert [p.name for p in saved.parent.iterdir()] == ["best.pt"]
 

@@ -130,5 +130,5 @@ def test_a_missing_yaml_names_the_shipped_ones() -> None:
 
 def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data.yaml").write_bytes(b"\x00\x01: [")
-    with pytest.raises(ValueError, match="not a YAML file"):
+    with pytest.raises(ValueError, match="not a YAML document"):
         load_data_config(tmp_path / "data.yaml")

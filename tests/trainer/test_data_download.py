@@ -328,3 +328,23 @@ def test_archives_fill_the_same_folders(tmp_path: Path) -> None:
         unpack(zip_with(tmp_path / "a.zip", name), tmp_path / "into")
     assert sorted(p.name for p in (tmp_path / "into/images").iterdir()) == ["a.txt", "b.txt"]
     assert [p for p in (tmp_path / "into").iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_damaged_archive_is_fetched_anew(server: Server, data: Callable[..., Any]) -> None:
+    good, damaged = server.content, bytearray(server.content)
+    damaged[len("PK..") + 26 + len("set/images/train/0.png") + 8] ^= 0xFF  # in the first member's own bytes
+    server.content = bytes(damaged)
+    with pytest.raises(ValueError, match="not a whole"):
+        download_dataset(data())
+    server.content = good
+    assert download_dataset(data())
+
+
+def test_names_that_cannot_be_files_are_an_error_of_the_archive(tmp_path: Path) -> None:
+    for name in ("a" * 300, "x/y"):
+        path = tmp_path / "a.zip"
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("x", b"a file")
+            file.writestr(name, b"what cannot be beside it")
+        with pytest.raises(ValueError, match="names that cannot be files"):
+            unpack(path, tmp_path / "into")

@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 import torch
-from edgepose_trainer.checkpoint import load_checkpoint, write_whole
+from edgepose_trainer.checkpoint import load_checkpoint
 from edgepose_trainer.config import load_config, save_config
 from edgepose_trainer.train import Run, train
+
+from edgepose.modelfiles.files import replacing
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,11 +85,8 @@ def test_resume_needs_a_checkpoint_in_its_run(tiny_settings: dict[str, Any], tmp
 
 def test_resume_removes_what_a_kill_left_half_written(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
     last = died(tiny_settings, tmp_path)
-
-    def leave_half(temporary: Path) -> None:
-        shutil.copy(temporary, temporary.with_stem(f"{temporary.stem}0"))  # as if nobody had tidied up
-
-    write_whole(last.parent / "other.pt", leave_half)
+    with replacing(str(last.parent / "other.pt")) as temporary:
+        shutil.copy(temporary, Path(temporary).with_stem(f"{Path(temporary).stem}0"))  # as if nobody had tidied up
     assert list(last.parent.glob(".*"))
     train(load_config(None, {"resume": str(last), "verbose": False, "threads": 1, "workers": 0, "plots": False}))
     assert {path.name for path in last.parent.iterdir()} == {"best.pt", "last.pt", "other.pt"}

@@ -6,11 +6,8 @@ too). Ultralytics' YOLOv8 pose checkpoints are read as well.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from torch import Tensor
 
 import edgepose
 from edgepose.contract import DecoderSpec
+from edgepose.modelfiles.files import replacing
 from edgepose_trainer import foreign
 from edgepose_trainer.nn.config import read_config
 from edgepose_trainer.nn.network import PoseNetwork
@@ -102,7 +100,13 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint, *, half: bool = Fa
         "origin": checkpoint.origin,
     }
     plain = {key: _plain(value, key) for key, value in document.items()}
-    write_whole(path, lambda temporary: torch.save(plain, temporary))
+    with replacing(str(path)) as temporary:
+        try:
+            torch.save(plain, temporary)
+        except RuntimeError as error:  # torch's writer reports a full disk so
+            raise OSError(
+                f"{path} could not be written, what was there before is unchanged: is the disk full? ({error})"
+            ) from error
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
@@ -120,7 +124,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             return _own(document)
         if (network := foreign.find_foreign_network(document)) is not None:
             return _foreign(document, network)
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{path}: {error}") from error
     raise ValueError(f"{path}: neither a checkpoint of edgepose nor a YOLOv8 pose checkpoint of Ultralytics")
 
@@ -143,35 +147,6 @@ def transfer_weights(model: PoseNetwork, weights: Mapping[str, Tensor]) -> Trans
 def is_folded(model: PoseNetwork) -> bool:
     """Whether the batch norms are folded into the convolutions."""
     return not any(name.endswith("running_mean") for name, _ in model.named_buffers())
-
-
-def write_whole(path: str | Path, write: Callable[[Path], None]) -> None:
-    """Lets `write` fill a temporary file beside path, then puts it in path's place in one step."""
-    path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        try:
-            write(temporary)
-        except RuntimeError as error:  # torch's writer reports a full disk so
-            raise OSError(
-                f"{path} could not be written, what was there before is unchanged: is the disk full? ({error})"
-            ) from error
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
 
 
 def _own(document: dict[str, Any]) -> Checkpoint:

@@ -14,6 +14,8 @@ from typing import Any
 import yaml
 
 from edgepose.contract import SUPPRESSIONS
+from edgepose.modelfiles.files import write_atomically
+from edgepose.modelfiles.yaml import parse_yaml
 
 DEFAULTS = Path(__file__).parent / "cfg" / "default.yaml"
 
@@ -166,7 +168,8 @@ def load_config(cfg: str | Path | None = None, overrides: Mapping[str, Any] | No
 
 def save_config(config: Config, path: Path) -> None:
     """Writes the full settings as YAML; `load_config(path)` gives the same back."""
-    path.write_text(yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    text = yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True)
+    write_atomically(str(path), [text.encode()])
 
 
 def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
@@ -271,10 +274,7 @@ def _check_stage(stage: Any) -> None:
 def _read_yaml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"settings file {str(path)!r} does not exist; `edgepose cfg` prints one to start from")
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"settings file {str(path)!r} is not YAML: {error}") from error
+    settings = parse_yaml(path.read_bytes(), f"settings file {str(path)!r}")
     if not isinstance(settings, dict):
         raise ValueError(f"settings file {str(path)!r}: expected `key: value` lines, got {type(settings).__name__}")
     return settings

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from edgepose import coco
+from edgepose.modelfiles.yaml import parse_yaml
 
 SPLITS = ("train", "val", "test")
 SET_KEYS = ("path", *SPLITS, "annotations", "partly_labelled", "background_weight", "unknown_keypoints", "repeat")
@@ -107,10 +106,7 @@ def load_data_config(data: str | os.PathLike[str] | Mapping[str, Any]) -> DataCo
         return _parse(dict(data), Path.cwd(), "data")
     path = find_data_yaml(data)
     base = datasets_dir() if path.parent == SHIPPED else path.parent
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a YAML file: {error}") from None
+    document = parse_yaml(path.read_bytes(), str(path))
     if not isinstance(document, dict):
         raise ValueError(f"{path}: a dataset YAML holds keys such as path, train, val, names; got {document!r:.60}")
     return _parse(document, base, str(path))

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from edgepose_trainer.data.config import DataConfig, Download
-from edgepose_trainer.data.files import cache_dir, write_whole
+from edgepose_trainer.data.files import DAMAGED_ZIP, cache_dir, write_whole
 from edgepose_trainer.data.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ ATTEMPTS = 5
 TIMEOUT = 30.0  # seconds without a byte
 CHUNK = 1 << 18
 MAX_MEMBERS = 2_000_000
+_BAD_NAMES = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.EINVAL)
 MAX_RATIO = 100  # of unpacked to packed bytes: labels reach 10, bombs 1000
 
 
@@ -229,8 +230,12 @@ def unpack(archive: Path, into: Path) -> None:
             for member in members:
                 file.extract(member, folder)
             _merge(Path(folder), into)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (*DAMAGED_ZIP, RuntimeError) as error:  # RuntimeError: encrypted, or packed in a way not known
         raise ValueError(f"{archive} is not a whole .zip: {error}") from None
+    except OSError as error:
+        if error.errno not in _BAD_NAMES:
+            raise
+        raise ValueError(f"{archive} holds names that cannot be files here: {error}") from None
 
 
 def _checked_members(file: zipfile.ZipFile, archive: Path) -> list[zipfile.ZipInfo]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import warnings
 import zipfile
 from pathlib import Path
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 
 from edgepose.artifact import KEY, MEMBER, Artifact
 from edgepose.contract import ModelSpec
-from edgepose.modelfiles.files import MAX_METADATA, parse_json
+from edgepose.modelfiles.files import MAX_METADATA, parse_json, replacing
+from edgepose_trainer.data.files import DAMAGED_ZIP
 from edgepose_trainer.export.artifacts import SpecBackend, opened
 from edgepose_trainer.export.job import Converted, Job
 from edgepose_trainer.export.registry import Format
@@ -59,9 +59,8 @@ def write_spec(path: Path, spec: ModelSpec) -> None:
     script = _load(path, "cpu", files)
     files = {name: content for name, content in files.items() if content}
     files[MEMBER] = json.dumps(spec.checked().to_dict(), ensure_ascii=False, allow_nan=False)
-    temporary = path.with_name(f".{path.name}.part")
-    _save(script, temporary, files)
-    os.replace(temporary, path)
+    with replacing(str(path)) as temporary:
+        _save(script, Path(temporary), files)
 
 
 def read_spec(path: Path) -> ModelSpec:
@@ -70,7 +69,7 @@ def read_spec(path: Path) -> ModelSpec:
         with zipfile.ZipFile(path) as archive:
             name = next((name for name in archive.namelist() if name.endswith(f"/extra/{MEMBER}")), None)
             data = archive.open(name).read(MAX_METADATA + 1) if name is not None else b""
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (*DAMAGED_ZIP, RuntimeError) as error:  # RuntimeError: encrypted, or packed in a way not known
         raise ValueError(f"{path}: not a TorchScript file, or a damaged one: {error}") from None
     if not data:
         raise ValueError(f"{path}: it holds no {KEY} metadata: export it from the checkpoint with format=torchscript")
