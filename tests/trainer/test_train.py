@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import multiprocessing
 import platform
@@ -158,6 +159,20 @@ def test_patience_counts_validated_epochs_alone(tiny_settings: dict[str, Any], t
     """The best of epoch 2 stands until epoch 4 was measured."""
     result = run(tiny_settings, tmp_path, epochs=9, patience=1, val_period=2, optimizer="SGD", lr0=1e-9)
     assert len((result.folder / "results.csv").read_text().splitlines()) == 1 + 4
+
+
+def test_a_val_set_without_keypoints_ends_no_run_and_leaves_the_newest_weights(
+    tiny_settings: dict[str, Any], make_dataset: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Patience counts epochs that were worse; an epoch without AP is none."""
+    blind = make_dataset({"a": [(0, 0.5, 0.5, 0.6, 0.6, *[0.5, 0.5, 0] * 3)]}, "val")
+    data = make_dataset({"a": [(0, 0.5, 0.5, 0.6, 0.6, *[0.5, 0.5, 2] * 3)] * 2}) | {"val": blind["val"]}
+    (tmp_path / "data.yaml").write_text(json.dumps(data))
+    with pytest.warns(UserWarning, match=r"best\.pt is the newest"):
+        result = run(tiny_settings, tmp_path, epochs=4, patience=1, data=str(tmp_path / "data.yaml"))
+    assert len((result.folder / "results.csv").read_text().splitlines()) == 1 + 4
+    assert result.best is not None
+    assert load_checkpoint(result.best).epoch == 4
 
 
 def test_a_time_limit_sets_the_epochs(tiny_settings: dict[str, Any], tmp_path: Path) -> None:

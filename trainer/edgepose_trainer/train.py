@@ -306,7 +306,7 @@ def run_folder(config: Config) -> Path:
     """A new folder, or the one of the run that goes on, without what it was killed in the middle of writing."""
     if isinstance(config.resume, str):
         folder = Path(config.project) / config.name
-        for part in (folder / "weights").glob(".*.part"):
+        for part in (folder / "weights").glob(".*.tmp"):
             part.unlink()
         return folder
     folder = new_run_folder(config.project, config.name, config.exist_ok)
@@ -582,9 +582,12 @@ def record_epoch(run: Run, metrics: Metrics | None) -> None:
     line.close(metrics)
     run.metrics = metrics or run.metrics
     state.epoch, state.batch, state.losses = state.epoch + 1, 0, [0.0] * len(LOSS_NAMES)
-    better = metrics is not None and metrics.fitness > state.best_fitness
-    if metrics is not None and better:
-        state.best_fitness, state.best_epoch = metrics.fitness, state.epoch
+    fitness = metrics.fitness if metrics else math.nan
+    if metrics and math.isnan(fitness):
+        warnings.warn("no person of val has a labelled keypoint: best.pt is the newest, not the best", stacklevel=1)
+    better = fitness > state.best_fitness
+    if better:
+        state.best_fitness, state.best_epoch = fitness, state.epoch
     if run.world.main:
         rates = {f"lr/{group['role']}": group["lr"] for group in run.optimizer.param_groups}
         row = {f"loss/{name}": value for name, value in zip(LOSS_NAMES, losses, strict=True)}
@@ -592,7 +595,7 @@ def record_epoch(run: Run, metrics: Metrics | None) -> None:
         with going_on_without(run.recorder.path):
             run.recorder.add({"epoch": state.epoch, **speed, **row, **(metrics.to_dict() if metrics else {}), **rates})
         run.call("on_epoch_end")
-    worse = metrics is not None and not better  # an epoch without validation says nothing
+    worse = not better and not math.isnan(fitness)  # an epoch without validation says nothing
     tired = worse and 0 < config.patience <= state.epoch - state.best_epoch
     run.stop = distributed.share(run.stop or tired, run.world)
     save_epoch(run, better)
@@ -601,7 +604,7 @@ def record_epoch(run: Run, metrics: Metrics | None) -> None:
 def save_epoch(run: Run, better: bool) -> None:
     """last.pt comes last: a run killed before it is written repeats the epoch, and with it the other files."""
     state, period = run.state, run.config.save_period
-    if better or run.val_loader is None:
+    if better or state.best_epoch < 0:  # until one is known to be the best, the newest stands for it
         save(run, "best.pt", training=False)
     if period and state.epoch % period == 0:
         save(run, f"epoch{state.epoch}.pt", training=False)

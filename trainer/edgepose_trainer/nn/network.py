@@ -164,7 +164,7 @@ def _upsample_factor(args: tuple[Any, ...]) -> int:
     """[2] in the compact form, [None, 2, "nearest"] in the field's."""
     if len(args) == 3 and args[0] in (None, "None") and args[2] == "nearest":
         args = args[1:2]
-    if len(args) != 1 or not isinstance(args[0], (int, float)) or int(args[0]) != args[0]:
+    if len(args) != 1 or not isinstance(args[0], (int, float)) or args[0] % 1 != 0:
         raise ValueError(f'args must be [factor] or [None, factor, "nearest"], got {list(args)}')
     return check_int(int(args[0]), "factor", 1, 16)
 
