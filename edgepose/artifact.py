@@ -230,8 +230,13 @@ def _read_given(spec: str | os.PathLike[str] | Mapping[str, Any] | ModelSpec) ->
     if not os.path.isfile(name):
         known = ", ".join(NAMED_SPECS)
         hint = did_you_mean(name, NAMED_SPECS)
-        raise ValueError(f"got spec={name!r}, expected one of {known} or a JSON or YAML file{hint}")
-    return ModelSpec.from_dict(_read_spec_file(name))
+        there = "" if os.path.exists(name) else ", and there is no such file"
+        raise ValueError(f"got spec={name!r}, expected one of {known} or a JSON or YAML file{there}{hint}")
+    document = _read_spec_file(name)
+    try:
+        return ModelSpec.from_dict(document)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _read_spec_file(path: str) -> Any:

@@ -31,6 +31,8 @@ def check_number(name: str, value: object) -> None:
 
 
 def check_integer(name: str, value: object) -> None:
-    """Raises TypeError for what is no whole number."""
+    """Raises TypeError for what is no whole number, ValueError for one of more than 64 bits."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"got {name}={value!r}, expected a whole number")
+    if abs(int(value)) >= 1 << 63:
+        raise ValueError(f"got {name}={value!r}, expected a whole number below 2^63")

@@ -87,12 +87,17 @@ def without_password(url: str) -> str:
     return re.sub(r"(?<=://)[^/?#]*@", "", url)
 
 
+def seen_from(path: str) -> str:
+    """The end of a message about a path that leads nowhere: the folder from which a relative one counts."""
+    return "" if os.path.isabs(path) else f" (in {os.getcwd()!r})"
+
+
 def _load_file(path: str) -> tuple[NDArray[np.uint8], Color]:
     try:
         with open(path, "rb") as file:
             return _open(file, path)
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no picture {path!r} (in {os.getcwd()!r})") from None
+        raise FileNotFoundError(f"there is no picture {path!r}{seen_from(path)}") from None
     except IsADirectoryError:
         raise IsADirectoryError(f"{path!r} is a folder; give one picture, or stream(source={path!r})") from None
 

@@ -70,8 +70,8 @@ def _load_edgetpu(device: str, load_delegate: Callable[..., Any]) -> Any:
         return load_delegate(library, options)
     except OSError as error:
         raise ImportError(
-            f"device={device!r} needs the Edge TPU runtime, {library} ({what_it_says(error)}): install libedgetpu "
-            "(sudo apt install libedgetpu1-std, from https://coral.ai/software)"
+            f"device={device!r} needs the Edge TPU runtime, {library} ({what_it_says(error)}): install libedgetpu, a "
+            "build against a newer TensorFlow than Google's own (docs/boards/coral.md: which package, and from where)"
         ) from error
     except ValueError as error:
         raise RuntimeError(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from edgepose.command.page import Page
@@ -31,13 +33,16 @@ def run(
     from edgepose.runner import PoseRunner
 
     with PoseRunner(model, conf=conf, device=device, backend=backend, threads=threads) as runner:
-        target = open_target(page, host, port)
+        frames = endless(source)
         try:
-            show(runner, source, target)
+            first = next(frames)
+            target = open_target(page, host, port)
+            try:
+                show(runner, chain([first], frames), target)
+            finally:
+                target.close()
         except (KeyboardInterrupt, WindowClosed):
             return 0
-        finally:
-            target.close()
     return 0
 
 
@@ -46,20 +51,21 @@ def open_target(page: bool | None, host: str, port: int) -> Page | Window:
     if not page:
         try:
             return Window()
-        except (RuntimeError, ImportError):
+        except (RuntimeError, ImportError) as error:
             if page is False:
                 raise
+            print(f"no window: {error}", file=sys.stderr)
     shown = Page(host, port)
     print(f"the demo is at {shown.url} (Ctrl-C ends it)", flush=True)
     return shown
 
 
-def show(runner: PoseRunner, source: str, target: Page | Window) -> None:
-    """Predicts on the source's frames, a file's over and over at its own pace, and hands them on drawn."""
+def show(runner: PoseRunner, frames: Iterable[Frame], target: Page | Window) -> None:
+    """Predicts on the frames and hands them on drawn."""
     from edgepose.drawing import draw
 
     rate, before = 0.0, time.perf_counter()
-    for frame in endless(source):
+    for frame in frames:
         result = runner.predict(frame.image, color=frame.color)
         now = time.perf_counter()
         rate = _SMOOTHING * rate + (1 - _SMOOTHING) / max(now - before, 1e-6) if rate else 1 / max(now - before, 1e-6)

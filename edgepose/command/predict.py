@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,13 +13,13 @@ from typing import IO, TYPE_CHECKING, Any, Protocol
 from edgepose.command.interrupt import Uninterrupted
 from edgepose.command.runs import new_run_folder
 from edgepose.command.sinks import (
+    CocoDocuments,
     CsvSink,
     DrawingSink,
     JsonSink,
     PictureFiles,
     Sink,
     VideoFiles,
-    coco_documents,
     plain_documents,
 )
 from edgepose.command.window import Window, WindowClosed
@@ -158,7 +159,7 @@ def predict_source(
         with _closing([*sinks, *window], tally):
             interrupted = _predict_all(predictor, frames, sinks, window, classes, tally)
         tally.dropped = frames.dropped
-    print(summary_text(tally) or "nothing was read")
+    say(summary_text(tally) or "nothing was read", sys.stdout)
     if interrupted:
         raise KeyboardInterrupt
     return 1 if tally.frames == 0 else 0
@@ -173,7 +174,7 @@ def _text_sinks(folder: Path, wanted: Sequence[str]) -> list[Sink]:
     makers: dict[str, Callable[[], Sink]] = {
         "json": lambda: JsonSink(folder / "results.json", plain_documents),
         "csv": lambda: CsvSink(folder / "results.csv"),
-        "coco": lambda: JsonSink(folder / "coco.json", coco_documents),
+        "coco": lambda: JsonSink(folder / "coco.json", CocoDocuments()),
     }
     return [makers[kind]() for kind in wanted]
 
@@ -205,23 +206,23 @@ def _predict_all(
     tally: Tally,
 ) -> bool:
     """Predicts on every frame. Returns whether Ctrl-C ended it early; q in the window ends it too."""
-    say, guard = _teller(frames), Uninterrupted()
+    tell, guard = _teller(frames), Uninterrupted()
     try:
         for frame in _progress(frames):
-            _tell_failures(frames, tally, say)
+            _tell_failures(frames, tally, tell)
             result = _predict_one(predictor, frame, tally)
             if result is None:
                 continue
             result = result.with_source(frame.source, frame.index, frame.time)
             result = result if classes is None else result.filter(classes=classes)
-            tally.add(result)
             if frame.time is None:
                 table = result.summary()
                 few = frames.total is not None and frames.total <= _TABLES
-                say(table if few else table.partition("\n")[0], sys.stdout)
+                tell(table if few else table.partition("\n")[0], sys.stdout)
             with guard:
                 for sink in files:
                     sink.add(frame, result)
+                tally.add(result)
             for sink in window:
                 sink.add(frame, result)
     except KeyboardInterrupt:
@@ -229,7 +230,7 @@ def _predict_all(
     except WindowClosed:
         return False
     finally:
-        _tell_failures(frames, tally, say)
+        _tell_failures(frames, tally, tell)
     return False
 
 
@@ -244,13 +245,13 @@ def _predict_one(predictor: Predictor, frame: Frame, tally: Tally) -> PoseResult
         return None
 
 
-def _tell_failures(frames: Source, tally: Tally, say: Callable[[str, IO[str]], None]) -> None:
+def _tell_failures(frames: Source, tally: Tally, tell: Callable[[str, IO[str]], None]) -> None:
     """Moves what the source could not read since the last call into the tally, and says so at once."""
     new = [(name, str(error)) for name, error in frames.problems[tally.skipped :]]
     tally.skipped += len(new)
     tally.failed += new
     for name, reason in tally.failed[tally.told :]:
-        say(f"skipped {reason if name in reason else f'{name}: {reason}'}", sys.stderr)
+        tell(f"skipped {reason if name in reason else f'{name}: {reason}'}", sys.stderr)
     tally.told = len(tally.failed)
 
 
@@ -268,10 +269,18 @@ def _progress(frames: Source) -> Iterable[Frame]:
 def _teller(frames: Source) -> Callable[[str, IO[str]], None]:
     """Prints a line, above the bar where there is one."""
     if frames.total == 1 or not sys.stderr.isatty():
-        return lambda text, file: print(text, file=file, flush=True)
+        return say
     from tqdm import tqdm
 
     return lambda text, file: tqdm.write(text, file=file)
+
+
+def say(text: str, file: IO[str]) -> None:
+    """Prints a line. Where the reader of a pipe has left (`| head`) there is nobody to tell; the files are written."""
+    try:
+        print(text, file=file, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
 def summary_text(tally: Tally) -> str:

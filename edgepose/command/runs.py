@@ -15,6 +15,9 @@ def new_run_folder(project: str, name: str, exist_ok: bool) -> Path:
         except FileExistsError:
             if not folder.is_dir() and exist_ok:
                 raise
+        except OSError as error:
+            text = f"{error.strerror}; project=FOLDER puts results elsewhere"
+            raise OSError(error.errno, text, str(folder)) from error
         else:
             return folder
     raise AssertionError("unreachable")

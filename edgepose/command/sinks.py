@@ -107,17 +107,29 @@ def plain_documents(frame: Frame, result: PoseResult) -> list[Any]:
     return [result.to_dict()]
 
 
-def coco_documents(frame: Frame, result: PoseResult) -> list[Any]:
-    """One document a person: COCO keypoint results."""
-    return list(result.to_coco(image_id(frame)))
+class CocoDocuments:
+    """One document a person: COCO keypoint results.
 
+    A picture's id is its name without the ending, as a number where it is one (COCO's names are), and NAME_FRAME of a
+    video; that of other files of the same name gets -2, -3 … behind the name.
+    """
 
-def image_id(frame: Frame) -> int | str:
-    """The picture's name without its ending, as a number where it is one (COCO's names are); NAME_FRAME of a video."""
-    stem = stem_of(frame.source)
-    if frame.time is not None:
-        return f"{stem}_{frame.index}"
-    return int(stem) if stem.isascii() and stem.isdigit() else stem
+    def __init__(self) -> None:
+        self._sources: dict[str, list[str]] = {}  # by name, in the order in which they came
+
+    def __call__(self, frame: Frame, result: PoseResult) -> list[Any]:
+        return list(result.to_coco(self._image_id(frame)))
+
+    def _image_id(self, frame: Frame) -> int | str:
+        stem = stem_of(frame.source)
+        same = self._sources.setdefault(stem, [])
+        if frame.source not in same:
+            same.append(frame.source)
+        number = same.index(frame.source) + 1
+        name = stem if number == 1 else f"{stem}-{number}"
+        if frame.time is not None:
+            return f"{name}_{frame.index}"
+        return int(name) if name.isascii() and name.isdigit() else name
 
 
 def stem_of(source: str | None) -> str:

@@ -1,4 +1,4 @@
-"""The window of `show=true`, by OpenCV."""
+"""A window that shows what is found, by OpenCV."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Window:
     def __init__(self) -> None:
         if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             raise RuntimeError(
-                "show=true needs a screen, and there is none here (neither DISPLAY nor WAYLAND_DISPLAY is set): "
-                "leave it out and look at the pictures that save=true writes"
+                "a window needs a screen, and there is none here (neither DISPLAY nor WAYLAND_DISPLAY is set): "
+                "save=true of `edgepose predict` writes what it would show, and `edgepose demo` has a page"
             )
         self._cv2 = _import_opencv()
 
@@ -57,7 +57,7 @@ class Window:
 
 
 def _import_opencv() -> Any:
-    advice = "show=true needs OpenCV with windows: pip uninstall opencv-python-headless; pip install opencv-python"
+    advice = "a window needs OpenCV with windows: pip uninstall opencv-python-headless; pip install opencv-python"
     try:
         import cv2
     except ImportError as error:

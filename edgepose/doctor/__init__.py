@@ -45,7 +45,10 @@ def doctor(
 
     root: where /proc, /sys, /dev and /etc are read (a test's copy of another board's). timeout: seconds for each probe
     of a runtime. probe: what tries the runtimes, each in a process of its own.
+    Raises ValueError for a timeout that is not above 0.
     """
+    if timeout <= 0:
+        raise ValueError(f"timeout={timeout}: expected more than 0 seconds")
     files = Files(root)
     facts = {**board_facts(files), **_device_facts(files)}
     facts["packages"] = package_versions(_PACKAGES)

@@ -93,7 +93,7 @@ _INSTALL: Final = {
     "onnxruntime": ("ONNX Runtime (.onnx)", 'pip install "edgepose[onnx]"'),
     "openvino": ("OpenVINO", 'pip install "edgepose[openvino]"'),
     "tflite": ("a TFLite runtime (.tflite)", "pip install ai-edge-litert"),
-    "opencv": ("OpenCV (videos, cameras, windows)", 'pip install "edgepose[video]"'),
+    "opencv": ("OpenCV (videos, cameras)", 'pip install "edgepose[video]"'),
 }
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgepose.contract import Color
 from edgepose.feeding import check_color
 from edgepose.options import unknown_option
-from edgepose.pictures import load_picture
+from edgepose.pictures import is_url, load_picture
 from edgepose.sources import capture
 from edgepose.sources.items import Item, find_items, one_item
 from edgepose.sources.live import NewestFrame
@@ -184,7 +184,8 @@ class Source:
             self._video = None
             video.release()
         if index == 0:
-            raise ValueError(f"the video {item.name} has no frame that can be read")
+            advice = "; the server may not let it be read from its end: download it first" if is_url(item.name) else ""
+            raise ValueError(f"the video {item.name} has no frame that can be read{advice}")
         if expected is not None and index < 0.95 * expected - 1:
             self.problems.append(
                 (item.name, EOFError(f"ends after {index} of {expected} frames: cut short or damaged"))

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgepose.pictures import is_url, seen_from, without_password
+
 TIMEOUT_MS = 10_000
 
 
@@ -38,14 +40,19 @@ def import_cv2() -> Any:
 def open_video(path: str) -> Capture:
     """A video file or its URL. Raises FileNotFoundError, or ValueError when it is none or is damaged."""
     if "://" not in path and not os.path.exists(path):
-        raise FileNotFoundError(f"there is no video {path!r} (in {os.getcwd()!r})")
+        raise FileNotFoundError(f"there is no video {path!r}{seen_from(path)}")
     cv2 = import_cv2()
     with quiet(cv2):
         video = cv2.VideoCapture(path, cv2.CAP_FFMPEG, _timeouts(cv2))
         if not video.isOpened():
             video = cv2.VideoCapture(path)
     if not video.isOpened():
-        raise ValueError(f"{path} cannot be read as a video: it is damaged, cut short, none, or of an unknown codec")
+        shown = without_password(path)
+        if is_url(path):
+            from edgepose import download
+
+            download.content_type(path)  # raises where the server has none
+        raise ValueError(f"{shown} cannot be read as a video: it is damaged, cut short, none, or of an unknown codec")
     opened: Capture = video
     return opened
 

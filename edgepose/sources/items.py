@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from edgepose.pictures import SUFFIXES, is_pillow, is_url, without_password
+from edgepose.pictures import SUFFIXES, is_pillow, is_url, seen_from, without_password
 
 VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".ts", ".flv"))
 STREAM_SUFFIXES = frozenset((".m3u8", ".mjpg", ".mjpeg", ".sdp"))
@@ -107,7 +107,7 @@ def _suffix(name: str) -> str:
 
 def _file(path: str) -> Item:
     if not os.path.exists(path):
-        raise FileNotFoundError(f"there is no file, folder or camera {path!r} (in {os.getcwd()!r})")
+        raise FileNotFoundError(f"there is no file, folder or camera {path!r}{seen_from(path)}")
     return Item("video" if _suffix(path) in VIDEO_SUFFIXES else "picture", path, path)
 
 
@@ -140,7 +140,7 @@ def _folder(folder: str) -> list[Item]:
 def _glob(pattern: str) -> list[Item]:
     found = _known_files(glob.iglob(pattern, recursive=True))
     if not found:
-        raise FileNotFoundError(f"no picture or video fits {pattern!r} (in {os.getcwd()!r})")
+        raise FileNotFoundError(f"no picture or video fits {pattern!r}{seen_from(pattern)}")
     return found
 
 
@@ -158,7 +158,7 @@ def _natural(path: str) -> list[tuple[int, str]]:
 def _list_file(path: str) -> list[Item]:
     """A text file with one source a line; empty lines and those that start with # do not count."""
     if not os.path.exists(path):
-        raise FileNotFoundError(f"there is no list {path!r} (in {os.getcwd()!r})")
+        raise FileNotFoundError(f"there is no list {path!r}{seen_from(path)}")
     if os.path.getsize(path) > MAX_LIST_BYTES:
         raise ValueError(f"the list {path} is larger than {MAX_LIST_BYTES / 1e6:g} MB")
     try:
@@ -172,7 +172,15 @@ def _list_file(path: str) -> list[Item]:
     if not names:
         raise ValueError(f"the list {path} is empty")
     folder = os.path.dirname(path)
-    return _several(name if _stands_alone(name) else os.path.join(folder, name) for name in names)
+    return [item for name in names for item in _line(name if _stands_alone(name) else os.path.join(folder, name))]
+
+
+def _line(source: str) -> list[Item]:
+    """A file that is not there is told of when its turn comes, like one that is damaged: the other lines count."""
+    try:
+        return _expand(source)
+    except FileNotFoundError:
+        return [Item("picture", source, source)]
 
 
 def _stands_alone(name: str) -> bool:

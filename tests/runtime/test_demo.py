@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgepose.command.demo import endless, open_target
+from edgepose.command.demo import endless, open_target, run
 from edgepose.command.page import Page
 from edgepose.shipped import MODEL, PICTURES
 from edgepose.sources import Frame
@@ -89,9 +89,20 @@ def test_without_a_screen_the_page_is_shown(
     target = open_target(None, "127.0.0.1", 0)
     target.close()
     assert isinstance(target, Page)
-    assert target.url in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert target.url in told.out
+    assert "needs a screen" in told.err
     with pytest.raises(RuntimeError, match="needs a screen"):
         open_target(False, "127.0.0.1", 0)
+
+
+def test_a_source_that_is_not_there_is_told_before_any_page(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("ai_edge_litert")
+    if not MODEL.is_file():
+        pytest.skip("the default model is not made yet")
+    with pytest.raises(FileNotFoundError, match=r"nope\.mp4"):
+        run(source=str(tmp_path / "nope.mp4"), page=True, port=0)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_picture_comes_again_and_again() -> None:

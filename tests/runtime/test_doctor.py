@@ -407,3 +407,8 @@ def test_missing_library_is_missing_and_a_broken_one_failed(tmp_path: Path) -> N
     broken = tmp_path / "libbroken.so"
     broken.write_bytes(b"not a library")
     assert run_probe("edgetpu", probe_command("edgetpu", str(broken)), 30).status == "failed"
+
+
+def test_a_timeout_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="more than 0 seconds"):
+        doctor(timeout=0)

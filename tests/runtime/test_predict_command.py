@@ -190,6 +190,16 @@ def test_pictures_of_the_same_name_do_not_overwrite_each_other(tmp_path: Path) -
     assert written(tmp_path) == ["x-2.jpg", "x.jpg"]
 
 
+def test_pictures_of_the_same_name_have_ids_of_their_own_in_coco(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (32, 32)).save(tmp_path / folder / "7.jpg")
+    (tmp_path / "list.txt").write_text("a/7.jpg\nb/7.jpg\na/7.jpg\n")
+    predict(tmp_path / "list.txt", tmp_path, save_coco=True, save=False)
+    people = json.loads((tmp_path / "runs/predict/coco.json").read_text())
+    assert [person["image_id"] for person in people] == [7, 7, "7-2", "7-2", 7, 7]
+
+
 @pytest.mark.parametrize(("stride", "frames", "fps"), [(1, 10, 20.0), (2, 5, 10.0)])
 def test_video_is_annotated_frame_by_frame(
     video: Path, tmp_path: Path, stride: int, frames: int, fps: float, capsys: pytest.CaptureFixture[str]
@@ -307,6 +317,11 @@ def test_run_folder_whose_name_is_a_file_is_an_error_only_where_it_must_be_used(
         new_run_folder(str(tmp_path), "predict", exist_ok=True)
 
 
+def test_run_folder_that_cannot_be_made_says_what_to_do() -> None:
+    with pytest.raises(OSError, match=r"project=FOLDER puts results elsewhere: '/proc/nowhere/predict'"):
+        new_run_folder("/proc/nowhere", "predict", exist_ok=False)
+
+
 @pytest.mark.parametrize(
     ("source", "stem"),
     [
@@ -404,6 +419,17 @@ def test_real_command_finds_the_person(movenet: Path, shared: Path, tmp_path: Pa
     assert sorted(path.name for path in (tmp_path / "predict").iterdir()) == ["coco.json", "squat.jpg"]
     person = json.loads((tmp_path / "predict" / "coco.json").read_text())[0]
     assert (person["image_id"], len(person["keypoints"])) == ("squat", 51)
+
+
+def test_reader_who_leaves_early_costs_no_results(movenet: Path, pictures: Path, tmp_path: Path) -> None:
+    words = [f"model={movenet}", f"source={pictures}", "save_csv=true", f"project={tmp_path / 'runs'}", "conf=0.0"]
+    process = start(*words, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors
+    assert written(tmp_path) == ["000123.jpg", "b.png", "results.csv"]
+    assert "b.png" in (tmp_path / "runs/predict/results.csv").read_text()
 
 
 def read_all(terminal: int) -> str:

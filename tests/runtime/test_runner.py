@@ -333,3 +333,8 @@ def test_closing_from_another_thread_lets_the_prediction_end(
         runner.predict(bus)
     with pytest.raises(Exception, match=r"before input_buffer|NoneType"):
         infer()  # the backend went at the prediction's end
+
+
+def test_a_number_of_more_than_64_bits_is_refused(movenet: Path) -> None:
+    with pytest.raises(ValueError, match=r"max_det=.*below 2\^63"):
+        PoseRunner(movenet, max_det=10**20)

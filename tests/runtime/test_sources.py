@@ -150,6 +150,16 @@ def test_a_list_file_names_sources_relative_to_itself(tmp_path: Path) -> None:
     assert names(listing) == ["a.png", "b.png", "b.png"]
 
 
+def test_a_line_that_names_nothing_costs_no_other(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png")
+    (tmp_path / "list.txt").write_text("nope.png\na.png\nnone*.png\n")
+    with open_source(tmp_path / "list.txt", on_error="skip") as source:
+        assert [os.path.basename(frame.source) for frame in source] == ["a.png"]
+    assert [os.path.basename(name) for name, _ in source.problems] == ["nope.png", "none*.png"]
+    with pytest.raises(FileNotFoundError, match=r"nope\.png'$"):
+        names(tmp_path / "list.txt")
+
+
 @pytest.mark.parametrize(
     ("content", "message"), [(b"", "is empty"), (b"list.txt", "another list"), (b"\xff\xfe\x80", "not text")]
 )
@@ -484,6 +494,9 @@ class Site(BaseHTTPRequestHandler):
             self.end_headers()
             self.stream()
             return
+        if self.path not in self.files:
+            self.send_error(404)
+            return
         media, data = self.files[self.path]
         self.send_response(200)
         self.send_header("Content-Type", media)
@@ -534,6 +547,11 @@ def test_a_url_is_a_picture_or_a_video_by_its_ending_or_by_what_the_server_says(
     site: str, page: str, frames: int
 ) -> None:
     assert len(names(f"{site}/{page}")) == frames
+
+
+def test_a_video_that_the_server_has_not_is_told_by_its_status(site: str) -> None:
+    with pytest.raises(OSError, match="answered 404"):
+        names(f"{site}/nowhere.mp4")
 
 
 def test_a_page_that_is_neither_is_an_error(site: str) -> None:
