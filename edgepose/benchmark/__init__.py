@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
-from edgepose.benchmark.accuracy import check_trainer
+from edgepose.benchmark.accuracy import check_labels
 from edgepose.benchmark.case import STAGES, load_source
 from edgepose.benchmark.models import find_models, needs_trainer
 from edgepose.benchmark.report import BenchmarkReport, CaseResult, StageTimes
@@ -64,7 +64,7 @@ def benchmark(
     until then is the report, and says `interrupted`.
 
     Raises:
-        ValueError: no model, or runs, warmup or timeout below their least. FileNotFoundError: no such source.
+        ValueError: no model, or runs, warmup or timeout below their least. FileNotFoundError: no such source or data.
         ImportError: data without the trainer half.
     """
     asked = _found(models)
@@ -74,7 +74,7 @@ def benchmark(
             f"runs={runs}, warmup={warmup}, timeout={timeout}"
         )
     if data is not None:
-        check_trainer()
+        check_labels(os.fspath(data))
     picture = None if source is None else os.fspath(source)
     load_source(picture)
     files = Files(root)

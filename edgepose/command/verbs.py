@@ -147,11 +147,17 @@ def _split(verb: Verb, word: str) -> tuple[str, str]:
     key, equals, value = word.partition("=")
     name = key.lstrip("-").replace("-", "_")
     if not equals:
-        guess = f"{name}=…" if any(option.name == name for option in verb.options) else f"source={word}"
-        raise UsageError(f'options of "{verb.name}" are key=value, got "{word}"; write {guess}')
+        raise UsageError(f'options of "{verb.name}" are key=value, got "{word}"; {_meant(verb, name, word)}')
     if not value:
         raise UsageError(f'"{name}=" has no value (no space around the equals sign)')
     return name, value
+
+
+def _meant(verb: Verb, name: str, word: str) -> str:
+    known = [option.name for option in verb.options]
+    if name in known:
+        return f"write {name}=…"
+    return f"write source={word}" if "source" in known else "quote a value that holds a space"
 
 
 def _value(option: Option, text: str) -> Any:
@@ -159,6 +165,8 @@ def _value(option: Option, text: str) -> Any:
         return None
     try:
         return option.kind.parse(text)
+    except UsageError:
+        raise
     except ValueError:
         raise UsageError(f"{option.name}={text}: expected {option.kind.label}") from None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from edgepose_trainer.checkpoint import load_checkpoint, save_checkpoint
 from edgepose_trainer.export import ParityError, verify
 from edgepose_trainer.export import parity as gate
@@ -77,6 +78,22 @@ def test_the_same_weights_with_another_nms_are_compared_anew(person: Path, peopl
         parity = PoseModel(path).runner().spec.origin["parity"]
         assert parity["ap"] == pytest.approx(parity["reference_ap"], abs=1e-3)
         assert parity["matched"] == 1.0
+
+
+def test_two_that_find_nobody_prove_nothing(
+    person: Path, people_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = load_checkpoint(person)
+    with torch.no_grad():
+        for parameter in checkpoint.model.head.parameters():
+            parameter.fill_(torch.nan)
+    save_checkpoint(tmp_path / "nan.pt", checkpoint)
+    words = [f"model={tmp_path / 'nan.pt'}", "format=torchscript", f"data={people_data}", f"out={tmp_path}"]
+    assert main(["export", *words]) == 0
+    assert "neither of the two finds anybody" in capsys.readouterr().out
+    assert not PoseModel(tmp_path / "nan.torchscript").runner().spec.origin["parity"]["verified"]
+    with pytest.raises(ValueError, match="neither of the two finds anybody"):
+        verify(tmp_path / "nan.torchscript", tmp_path / "nan.pt", people_data)
 
 
 def test_without_pictures_it_says_not_verified_and_why(

@@ -376,3 +376,10 @@ def test_real_model_is_measured_by_the_command(onnx_model: Path, shared: Path, t
     assert 50 < measured["peak_mb"] < 400
     assert document["board"]["packages"]["onnxruntime"]
     assert json.loads((tmp_path / "benchmark" / "benchmark.json").read_text()) == document
+
+
+def test_labels_that_are_not_there_are_told_before_anything_is_timed() -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("faster_coco_eval")
+    with pytest.raises(FileNotFoundError, match=r"there is no data YAML 'nope\.yaml'"):
+        benchmark("a.onnx", data="nope.yaml")

@@ -103,12 +103,17 @@ def test_repeated_keys_give_a_list() -> None:
         ("nms=box", r"expected iou\|oks"),
         ("conf=", "no space around the equals sign"),
         ("conf", "write conf=…"),
-        ("photo.jpg", "write source=photo.jpg"),
+        ("photo.jpg", "quote a value that holds a space"),
     ],
 )
 def test_wrong_word_is_an_error_that_says_what_to_write(word: str, message: str) -> None:
     with pytest.raises(verbs.UsageError, match=message):
         verbs.parse_options(VERB, [word])
+
+
+def test_a_bare_word_is_meant_as_the_source() -> None:
+    with pytest.raises(verbs.UsageError, match=r"write source=photo\.jpg"):
+        verbs.parse_options(registry.VERBS["predict"], ["photo.jpg"])
 
 
 def test_key_given_twice_is_an_error() -> None:

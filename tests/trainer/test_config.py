@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from edgepose_trainer.config import Config, default_text, load_config, parse_overrides, save_config
+from edgepose_trainer.config import Config, default_text, load_config, parse_setting, save_config
 
 
 def test_the_yaml_holds_every_setting_once_with_a_comment() -> None:
@@ -71,17 +71,35 @@ def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
 
 
 def test_command_words_become_typed_settings() -> None:
-    settings = parse_overrides(
-        ["epochs=3", "lr0=1e-3", "cos_lr=true", "device=0,1", "data=", "name=a=b", "freeze=[1, 2]"]
-    )
-    config = load_config(None, settings)
+    words = {
+        "epochs": "3",
+        "lr0": "1e-3",
+        "cos_lr": "true",
+        "device": "0,1",
+        "data": "",
+        "freeze": "[1, 2]",
+        "amp": "bf16",
+    }
+    config = load_config(None, {key: parse_setting(key, text) for key, text in words.items()})
     assert (config.epochs, config.lr0, config.cos_lr, config.device) == (3, 0.001, True, "0,1")
-    assert (config.data, config.name, config.freeze) == (None, "a=b", [1, 2])
+    assert (config.data, config.freeze, config.amp) == (None, [1, 2], "bf16")
 
 
-def test_a_word_without_a_value_is_refused() -> None:
-    with pytest.raises(ValueError, match="key=value"):
-        parse_overrides(["epochs"])
+@pytest.mark.parametrize("text", ["1", "2024-05-01", "a: b", "my runs #1", "true", "[a", " a "])
+def test_text_is_taken_letter_by_letter(text: str) -> None:
+    assert parse_setting("name", text) == text
+
+
+@pytest.mark.parametrize(("key", "text"), [("epochs", "abc"), ("shear", "x"), ("cos_lr", "perhaps")])
+def test_a_word_of_a_wrong_type_is_refused(key: str, text: str) -> None:
+    with pytest.raises(TypeError, match=key):
+        parse_setting(key, text)
+
+
+@pytest.mark.parametrize("settings", [{"lr0": float("inf")}, {"degrees": float("nan")}, {"seed": 2**63}])
+def test_numbers_that_nothing_can_take_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        load_config(None, settings)
 
 
 def test_the_printed_defaults_are_yaml() -> None:

@@ -288,7 +288,19 @@ def test_a_json_whose_yaml_could_not_be_read_is_refused(category: dict[str, Any]
 
 
 def test_flip_order_comes_from_left_and_right() -> None:
-    assert mirrored(["nose", "left_eye", "right_eye", "Right knee", "Left knee", "left tail"]) == [0, 2, 1, 4, 3, 5]
+    assert mirrored(["nose", "left_eye", "right_eye", "Right knee", "Left knee", "tail"]) == [0, 2, 1, 4, 3, 5]
+    assert mirrored(["head", "LWrist", "RWrist", "L_ankle", "R_ankle"]) == [0, 2, 1, 4, 3]
+
+
+@pytest.mark.parametrize("names", [["point0", "point1"], ["nose", "left_eye"], ["linkes Auge", "rechtes Auge"]])
+def test_names_that_tell_no_sides_give_no_flip_order(names: list[str], tmp_path: Path) -> None:
+    """An order in which every point stays would swap left and right in each mirrored picture."""
+    assert mirrored(names) is None
+    categories = [{"id": 1, "name": "p", "keypoints": names}]
+    (tmp_path / "c.json").write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    report = convert_labels(tmp_path / "c.json", "text", tmp_path / "out")
+    assert "flip_idx" not in (tmp_path / "out/data.yaml").read_text()
+    assert "mirrors no picture" in str(report.problems[-1])
 
 
 def test_text_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from edgepose_trainer import cli
 from edgepose_trainer.cli import VERBS
 from edgepose_trainer.config import default_settings
 from edgepose_trainer.train import Run
@@ -175,7 +176,7 @@ def test_the_command_trains_validates_and_predicts(
     best = f"model={tmp_path / 'train' / 'weights' / 'best.pt'}"
     capsys.readouterr()
     assert main(["val", best, "json=true", project]) == 0
-    assert json.loads(capsys.readouterr().out)["pose/AP"] >= 0
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["pose/AP"] >= 0
     assert (tmp_path / "val" / "pr_curve.png").is_file()
     source = f"source={drawn_data.parent / 'images' / 'val'}"
     assert main(["predict", best, source, "save_json=true", project]) == 0
@@ -207,3 +208,10 @@ def test_the_commands_defaults_are_those_of_the_settings(verb: str) -> None:
 def test_a_wrong_setting_of_the_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "data=x.yaml", "epoch=3"]) == 2
     assert "'epochs'" in capsys.readouterr().err
+
+
+def test_json_says_null_of_what_was_not_measured() -> None:
+    assert json.loads(cli._json_text({"pck": float("nan"), "speed": {"decode": 1.0}})) == {
+        "pck": None,
+        "speed": {"decode": 1.0},
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 import torch
 from edgepose_trainer.checkpoint import load_checkpoint
 from edgepose_trainer.config import load_config, save_config
-from edgepose_trainer.train import Run, train
+from edgepose_trainer.train import Run, resume_command, train
 
 from edgepose.modelfiles.files import replacing
 
@@ -73,6 +74,39 @@ def died(settings: dict[str, Any], folder: Path) -> Path:
     with pytest.raises(Killed):
         train(load_config(None, settings | {"project": str(folder)}), {"on_epoch_start": [die]})
     return folder / "train" / "weights" / "last.pt"
+
+
+@pytest.mark.filterwarnings("ignore:a resumed run keeps its own settings")
+def test_a_run_goes_on_from_any_folder_and_where_its_data_are_now(
+    tiny_settings: dict[str, Any], make_data: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_data()
+    monkeypatch.chdir(data.parent)
+    last = died(tiny_settings | {"data": "data.yaml", "val": False}, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    quiet = {"verbose": False, "threads": 1, "workers": 0, "plots": False}
+    moved = data.rename(data.with_name("moved.yaml"))  # what the checkpoint remembers will do
+    kept = last.read_bytes()
+    train(load_config(None, {"resume": str(last), **quiet}))
+    last.write_bytes(kept)
+    assert train(load_config(None, {"resume": str(last), "data": str(moved), **quiet})).last == last
+    last.write_bytes(kept)
+    other = moved.with_name("other.yaml")
+    other.write_text(moved.read_text().replace("names: {0: person}", "names: {0: a, 1: b}"))
+    with pytest.raises(ValueError, match=r"other\.yaml has 2 classes"):
+        train(load_config(None, {"resume": str(last), "data": str(other), **quiet}))
+
+
+def test_resume_tells_which_settings_it_does_not_take(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    last = died(tiny_settings | {"val": False}, tmp_path)
+    words = {"resume": str(last), "verbose": False, "threads": 1, "workers": 0, "epochs": 7, "lr0": 0.5, "nbs": 8}
+    with pytest.warns(UserWarning, match="not taken: epochs, verbose, lr0|not taken: epochs, lr0"):
+        train(load_config(None, words))
+
+
+def test_the_command_to_go_on_is_quoted(tiny_settings: dict[str, Any]) -> None:
+    command = resume_command(Path("runs 4/a b/weights/last.pt"), load_config(None, tiny_settings))
+    assert shlex.split(command)[:3] == ["edgepose", "train", "resume=runs 4/a b/weights/last.pt"]
 
 
 def test_resume_needs_a_checkpoint_in_its_run(tiny_settings: dict[str, Any], tmp_path: Path) -> None:

@@ -67,6 +67,12 @@ def test_auto_takes_adamw_for_short_runs_and_sgd_for_long_ones() -> None:
     assert choose_optimizer(config, 100_000, nc=1).optimizer == "SGD"
 
 
+@pytest.mark.parametrize("steps", [100, 100_000])
+def test_a_rate_that_was_given_stays(steps: int) -> None:
+    config = choose_optimizer(load_config(None, {"lr0": 1e-4, "momentum": 0.8}), steps, nc=1)
+    assert (config.lr0, config.momentum) == (1e-4, 0.8)
+
+
 def test_only_convolution_weights_decay() -> None:
     network = build_model("yolov8p-pose.yaml")
     groups = {g["role"]: g for g in build_optimizer(network, load_config(None, {"optimizer": "SGD"})).param_groups}
@@ -173,6 +179,38 @@ def test_a_val_set_without_keypoints_ends_no_run_and_leaves_the_newest_weights(
     assert len((result.folder / "results.csv").read_text().splitlines()) == 1 + 4
     assert result.best is not None
     assert load_checkpoint(result.best).epoch == 4
+
+
+def test_two_classes_train_and_are_validated(
+    tiny_settings: dict[str, Any], make_data: Callable[..., Path], tmp_path: Path
+) -> None:
+    data = make_data()
+    data.write_text(data.read_text().replace("names: {0: person}", "names: {0: adult, 1: child}"))
+    for label in (data.parent / "labels").rglob("*.txt"):
+        rows = label.read_text().splitlines()
+        label.write_text("".join(f"{i % 2}{row[1:]}\n" for i, row in enumerate(rows)))
+    result = run(tiny_settings, tmp_path, epochs=1, data=str(data), model="yolov8n-pose.yaml")
+    assert result.metrics is not None
+    assert result.best is not None
+    assert load_checkpoint(result.best).people["names"] == {0: "adult", 1: "child"}
+
+
+def test_what_is_used_is_not_listed_as_left_out(
+    tiny_settings: dict[str, Any], make_data: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_data()
+    labels = data.parent / "labels/train"
+    (labels / "000.txt").write_text((labels / "000.txt").read_text() * 2)  # repeated rows
+    (labels / "001.txt").write_text("0 1 2\n")
+    run(tiny_settings, tmp_path, epochs=1, val=False, data=str(data), verbose=True)
+    told = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert len(told) == 1
+    assert "001.png" in told[0]
+
+
+def test_an_exported_model_is_nothing_to_train(tiny_settings: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"model=a\.onnx: expected a \.yaml or a \.pt"):
+        run(tiny_settings, tmp_path, model="a.onnx")
 
 
 def test_a_time_limit_sets_the_epochs(tiny_settings: dict[str, Any], tmp_path: Path) -> None:

@@ -124,6 +124,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             return _own(document)
         if (network := foreign.find_foreign_network(document)) is not None:
             return _foreign(document, network)
+    except KeyError as error:
+        raise ValueError(f"{path}: a damaged checkpoint: it has no {error}") from error
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"{path}: {error}") from error
     raise ValueError(f"{path}: neither a checkpoint of edgepose nor a YOLOv8 pose checkpoint of Ultralytics")

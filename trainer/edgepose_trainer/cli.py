@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 import json as json_format
+import math
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from edgepose.command import registry
-from edgepose.command.verbs import BOOL, FLOAT, INT, SIZE, TEXT, WORDS, Kind, Option, Verb, one_of
+from edgepose.command.verbs import BOOL, FLOAT, INT, SIZE, TEXT, WORDS, Kind, Option, UsageError, Verb, one_of
 from edgepose.shipped import default_model
-from edgepose_trainer.config import default_settings, default_text
+from edgepose_trainer.config import default_settings, default_text, parse_setting
 
 if TYPE_CHECKING:
     from edgepose_trainer.model import PoseModel
 
 INTERRUPTED = 130
-
-
-def _setting_kind(text: str) -> Any:
-    try:
-        return yaml.safe_load(text) if text else None
-    except yaml.YAMLError:
-        return text
-
-
-SETTING = Kind("value", _setting_kind)
 
 
 @cache
@@ -41,7 +30,17 @@ def _settings_help() -> dict[str, str]:
 
 def _settings(names: Iterable[str]) -> tuple[Option, ...]:
     defaults, meanings = default_settings(), _settings_help()
-    return tuple(Option(name, SETTING, defaults[name], meanings[name]) for name in names)
+    return tuple(Option(name, _setting_kind(name), defaults[name], meanings[name]) for name in names)
+
+
+def _setting_kind(name: str) -> Kind:
+    def parse(text: str) -> Any:
+        try:
+            return parse_setting(name, text)
+        except TypeError as error:
+            raise UsageError(str(error)) from None
+
+    return Kind("value", parse)
 
 
 _CFG = Option("cfg", TEXT, None, "a YAML of settings; key=value words win over it")
@@ -222,13 +221,19 @@ def val(
     loaded = PoseModel(default_model() if model is None else model)
     pictures = ValPictures(skeleton=loaded.val_data(settings.get("data")).skeleton)
     metrics = loaded.val(validators=[pictures] if plots else [], **settings)
-    print(json_format.dumps(metrics.to_dict() | {"speed": metrics.speed}) if json else metrics.table())
+    print(_json_text(metrics.to_dict() | {"speed": metrics.speed}) if json else metrics.table())
     if plots:
         folder = new_run_folder(project, name, exist_ok)
         draw_metrics(metrics, folder)
         pictures.save(folder / "val_pictures.jpg")
         print(f"plots in {folder}", file=sys.stderr)
     return 0
+
+
+def _json_text(numbers: dict[str, Any]) -> str:
+    """JSON, which knows no NaN: what was not measured is null."""
+    unknown = {name: None for name, value in numbers.items() if isinstance(value, float) and math.isnan(value)}
+    return json_format.dumps(numbers | unknown, allow_nan=False)
 
 
 def export(model: str | None = None, format: str = "onnx", **arguments: Any) -> int:

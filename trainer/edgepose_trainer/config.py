@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -172,18 +173,20 @@ def save_config(config: Config, path: Path) -> None:
     write_atomically(str(path), [text.encode()])
 
 
-def parse_overrides(words: Sequence[str]) -> dict[str, Any]:
-    """["epochs=3", "cos_lr=true"] to {"epochs": 3, "cos_lr": True}; values are read as YAML."""
-    settings = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not (equals and key):
-            raise ValueError(f"got {word!r}, expected key=value, such as epochs=100")
-        try:
-            settings[key] = yaml.safe_load(value) if value else None
-        except yaml.YAMLError:
-            settings[key] = value
-    return settings
+def parse_setting(key: str, text: str) -> Any:
+    """The value that a word of the command gives a setting: "3", "true", "null" or "[[0, 160], [0.5, 256]]" are read as
+    YAML; what a setting of text does not take so is the text itself, letter by letter.
+
+    Raises TypeError for a value of a wrong type.
+    """
+    kinds = _field_types()[key]
+    try:
+        value = yaml.safe_load(text) if text else None
+    except yaml.YAMLError:
+        value = text
+    if str in kinds and (isinstance(value, str) or type(value) not in kinds):
+        return text
+    return _convert(key, value, kinds)
 
 
 def check_settings(settings: Mapping[str, Any], where: str = "") -> dict[str, Any]:
@@ -253,6 +256,10 @@ def _check_ranges(config: Config) -> None:
         _require(config, key, lambda v: v > 0, "more than 0")
     for key in SHARES:
         _require(config, key, lambda v: 0 <= v <= 1, "0 to 1")
+    for key, value in config.to_dict().items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"setting {key!r}: got {value}, expected a finite number")
+    _require(config, "seed", lambda v: v < 2**63, "less than 2^63")
     for stage in config.imgsz_schedule or []:
         _check_stage(stage)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgepose_trainer.config import Config
+from edgepose_trainer.config import Config, default_settings
 from edgepose_trainer.nn import PoseNetwork
 
 LONG_RUN = 10_000
@@ -17,12 +17,17 @@ LONG_RUN = 10_000
 
 def choose_optimizer(config: Config, steps: int, nc: int) -> Config:
     """optimizer=auto as a named one: SGD (lr 0.01, momentum 0.9) for runs of more than 10,000 steps, else AdamW with
-    lr 0.002 * 5 / (4 + classes) and beta1 0.9."""
+    lr 0.002 * 5 / (4 + classes) and beta1 0.9. An lr0 or momentum other than the default stays as it is."""
     if config.optimizer != "auto":
         return config
     if steps > LONG_RUN:
-        return config.replace(optimizer="SGD", lr0=0.01, momentum=0.9)
-    return config.replace(optimizer="AdamW", lr0=round(0.002 * 5 / (4 + nc), 6), momentum=0.9, warmup_bias_lr=0.0)
+        chosen: dict[str, Any] = {"optimizer": "SGD", "lr0": 0.01, "momentum": 0.9}
+    else:
+        chosen = {
+            "optimizer": "AdamW", "lr0": round(0.002 * 5 / (4 + nc), 6), "momentum": 0.9, "warmup_bias_lr": 0.0
+        }  # fmt: skip
+    said = [name for name in ("lr0", "momentum") if getattr(config, name) != default_settings()[name]]
+    return config.replace(**{name: value for name, value in chosen.items() if name not in said})
 
 
 def build_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:

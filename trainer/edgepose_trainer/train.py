@@ -10,6 +10,7 @@ import ctypes
 import math
 import os
 import random
+import shlex
 import signal
 import sys
 import threading
@@ -189,7 +190,18 @@ def read_resume(config: Config) -> tuple[Config, Checkpoint | None]:
     settings = dict(checkpoint.settings)
     settings |= {key: getattr(config, key) for key in RESUMABLE if key != "model"}
     settings |= {"resume": str(path), "project": str(path.parents[2]), "name": path.parents[1].name}
+    if config.data is not None:  # it may have moved
+        settings["data"] = config.data
+    tell_ignored(config, settings)
     return load_config(None, settings), checkpoint
+
+
+def tell_ignored(config: Config, settings: Mapping[str, Any]) -> None:
+    """Warns of settings that were given with `resume` and are another in the run, which goes on with its own."""
+    given = {key: value for key, value in config.to_dict().items() if value != default_settings()[key]}
+    ignored = [key for key, value in given.items() if key not in ("resume", "model") and settings.get(key) != value]
+    if ignored:
+        warnings.warn(f"a resumed run keeps its own settings; not taken: {', '.join(ignored)}", stacklevel=3)
 
 
 def train_elsewhere(
@@ -226,7 +238,8 @@ def prepare(
     set_machine(config)
     if world.device.type == "cpu":
         keep_freed_memory()
-    data = read_data(config)
+    config = with_whole_paths(config)
+    data = read_data(config, checkpoint)
     network, notes = build_network(config, data, checkpoint)  # before the download: a wrong name is told at once
     bar = progress_bar("downloading", "B", config.verbose)
     distributed.share(download_dataset(data, bar) if world.main else None, world)
@@ -296,10 +309,30 @@ def keep_freed_memory() -> None:
         _ = mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # old ones refuse more than 32 MiB
 
 
-def read_data(config: Config) -> DataConfig:
+def with_whole_paths(config: Config) -> Config:
+    """Files named from the working folder by their whole paths: a run goes on, or is run again, from any folder."""
+    named = {key: getattr(config, key) for key in ("model", "pretrained", "data")}
+    whole = {key: str(Path(name).resolve()) for key, name in named.items() if name and Path(name).is_file()}
+    return config.replace(**whole)
+
+
+def read_data(config: Config, checkpoint: Checkpoint | None) -> DataConfig:
+    """The data YAML; of a run that goes on without it, what its checkpoint remembers of it."""
     if config.data is None:
         raise ValueError("train needs data=: a dataset YAML, such as data=coco8-pose.yaml")
-    return load_data_config(config.data)
+    if checkpoint is None:
+        return load_data_config(config.data)
+    try:
+        data = load_data_config(config.data)
+    except FileNotFoundError:
+        data = load_data_config(checkpoint.data)
+    network = checkpoint.model
+    if (data.num_classes, data.kpt_shape) != (network.nc, network.kpt_shape):
+        raise ValueError(
+            f"{config.data} has {data.num_classes} classes with keypoints {list(data.kpt_shape)}, the run that goes on "
+            f"{network.nc} with {list(network.kpt_shape)}"
+        )
+    return data
 
 
 def run_folder(config: Config) -> Path:
@@ -320,7 +353,10 @@ def build_network(config: Config, data: DataConfig, checkpoint: Checkpoint | Non
         return build_model(checkpoint.model.config.document), []
     plan: Any = config.model
     starts = {}
-    if Path(config.model).suffix in (".pt", ".pth"):
+    suffix = Path(config.model).suffix.lower()
+    if suffix not in ("", ".yaml", ".yml", ".pt", ".pth"):
+        raise ValueError(f"model={config.model}: expected a .yaml or a .pt; of an exported model, the one it is from")
+    if suffix in (".pt", ".pth"):
         starts[config.model] = load_checkpoint(config.model).model
         plan = starts[config.model].config.document
     if config.pretrained is not None:
@@ -423,7 +459,7 @@ def announce(run: Run, notes: Sequence[str]) -> None:
 def left_out(run: Run, most: int = 5) -> list[str]:
     """The first of the pictures that are not used, with the reason, and how many more there are."""
     datasets = [loader.dataset for loader in (run.loader, run.val_loader) if loader is not None]
-    problems = [problem for dataset in datasets for problem in dataset.problems]
+    problems = [problem for dataset in datasets for problem in dataset.problems if problem.left_out]
     lines = [f"  left out: {problem}" for problem in problems[:most]]
     if len(problems) > most:
         lines.append(f"  left out: {len(problems) - most} more; see: edgepose check data={run.config.data}")
@@ -653,11 +689,10 @@ def snapshot(run: Run, training: bool) -> Checkpoint:
             "state": asdict(state),
             "random": random_states(),
         }
-    people = {key: data.to_dict()[key] for key in ("names", "keypoint_names", "skeleton", "flip_idx", "sigmas")}
     metrics = run.metrics.to_dict() if run.metrics else {}
     origin = {"producer": "edgepose", "data": data.source}
     return Checkpoint(
-        run.average.network, people, run.config.to_dict(), data.to_dict(), state.epoch, metrics, whole, origin
+        run.average.network, data.people(), run.config.to_dict(), data.to_dict(), state.epoch, metrics, whole, origin
     )
 
 
@@ -682,7 +717,7 @@ def resume_command(last: Path, config: Config) -> str:
         for key, value in machine.items()
         if value != default_settings()[key]
     ]
-    return " ".join(["edgepose train", f"resume={last}", *words])
+    return shlex.join(["edgepose", "train", f"resume={last}", *words])
 
 
 def finish(run: Run) -> TrainResult:

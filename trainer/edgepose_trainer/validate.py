@@ -94,7 +94,7 @@ def validate(
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     # Not clipped: measured is what the network says, also beyond the picture's edge.
     options: dict[str, Any] = {"conf": config.conf, "iou": config.iou, "nms": config.nms, "max_det": config.max_det}
-    spec = checkpoint_spec(Checkpoint(network))
+    spec = checkpoint_spec(Checkpoint(network, data.people()))
     decoder = make_decoder(spec, max_candidates=30000, agnostic=False, clip=False, **options)
     evaluator = Evaluator(data.num_keypoints, data.sigmas, data.names, data.keypoint_names)
     watching = [v for v in validators if v.wants(epoch)]

@@ -82,17 +82,19 @@ class DataConfig:
     def has_split(self, split: str) -> bool:
         return any(s.splits.get(split) for s in self.sets)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data with absolute paths that `load_data_config` takes: what a checkpoint remembers."""
+    def people(self) -> dict[str, Any]:
+        """What the labels mean, as a checkpoint keeps it (`Checkpoint.people`)."""
         return {
             "names": dict(enumerate(self.names)),
-            "kpt_shape": list(self.kpt_shape),
             "flip_idx": list(self.flip_idx),
             "keypoint_names": list(self.keypoint_names),
             "skeleton": [list(pair) for pair in self.skeleton],
             "sigmas": list(self.sigmas),
-            "sets": [_set_to_dict(s) for s in self.sets],
         }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data with absolute paths that `load_data_config` takes: what a checkpoint remembers."""
+        return {**self.people(), "kpt_shape": list(self.kpt_shape), "sets": [_set_to_dict(s) for s in self.sets]}
 
 
 def load_data_config(data: str | os.PathLike[str] | Mapping[str, Any]) -> DataConfig:

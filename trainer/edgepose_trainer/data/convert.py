@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -128,6 +129,12 @@ def _convert_json(source: Path, to: str, folder: Path, overwrite: bool) -> Conve
     count = _write_files(files, to, kpt_shape[1], overwrite)
     text = yaml.safe_dump(document, sort_keys=False, default_flow_style=None, allow_unicode=True)
     write_whole(folder / "data.yaml", text.encode())
+    if "flip_idx" not in document:
+        reason = (
+            "its keypoint names tell no left and right points that change places in a mirror: flip_idx is left out of "
+            "data.yaml, and training mirrors no picture; add it by hand"
+        )
+        problems.append(Problem(str(source), reason, left_out=False))
     return ConvertReport(folder, count + 1, problems)
 
 
@@ -155,9 +162,10 @@ def _describe(source: Path) -> dict[str, Any]:
         "train": "images",
         "names": {i: str(c.get("name")) for i, c in enumerate(categories)},
         "kpt_shape": [len(names), 3],
-        "flip_idx": mirrored(names),
         "keypoint_names": names,
     }
+    if flip := mirrored(names):
+        document["flip_idx"] = flip
     try:
         document["skeleton"] = [[a - 1, b - 1] for a, b in categories[0].get("skeleton") or []]
         load_data_config(document)
@@ -168,15 +176,16 @@ def _describe(source: Path) -> dict[str, Any]:
     return document
 
 
-def mirrored(names: Sequence[str]) -> list[int]:
-    """flip_idx from names: left_eye and right_eye change places, a point without a counterpart stays."""
-    order = []
-    for i, name in enumerate(names):
-        other = name
-        for a, b in (("left", "right"), ("right", "left")):
-            if a in name.lower():
-                other = name.lower().replace(a, b)
-                break
-        lower = [n.lower() for n in names]
-        order.append(lower.index(other) if other in lower else i)
-    return order
+_SIDES = {"left": "right", "l": "r"}
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_]+")
+
+
+def mirrored(names: Sequence[str]) -> list[int] | None:
+    """flip_idx from names: left_eye and right_eye change places, as do LWrist and RWrist, and a point of no side stays.
+    None where no two points are a pair, or one of a side has no counterpart: then the names do not tell."""
+    words = [tuple(word.lower() for word in _WORDS.findall(name)) for name in names]
+    sides = _SIDES | {right: left for left, right in _SIDES.items()}
+    others = [tuple(sides.get(word, word) for word in point) for point in words]
+    if others == words or len(set(words)) < len(words) or not set(others) <= set(words):
+        return None
+    return [words.index(other) for other in others]

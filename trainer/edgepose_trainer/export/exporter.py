@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -265,8 +266,9 @@ def _verified_size(spec: ModelSpec, checkpoint: Checkpoint | None) -> tuple[int,
 def _tell_usage(report: Report, job: Job, target: Path, parity: Parity | str) -> None:
     """How to go on with the artifact."""
     report(parity.table() if isinstance(parity, Parity) else f"not verified: {parity}")
-    report(f"predict:  edgepose predict model={target} source=photo.jpg")
-    report(f"validate: edgepose val model={target} data={job.arguments.data or 'my.yaml'}")
+    model, data = shlex.quote(f"model={target}"), shlex.quote(f"data={job.arguments.data or 'my.yaml'}")
+    report(f"predict:  edgepose predict {model} source=photo.jpg")
+    report(f"validate: edgepose val {model} {data}")
     report(f"deploy:   copy {target.name} to the device, {job.arguments.format.deploy.format(name=target.name)}")
 
 

@@ -138,6 +138,7 @@ def compare(
 
     size: (height, width) of the input that both are fed. reference_key: a name for the reference's weights; with it
     its results are kept for the next comparison on these pictures.
+    Raises ValueError where neither finds anybody: two that agree on nothing prove nothing.
     """
     count = min(len(dataset), MAX_PICTURES)
     picked = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
@@ -162,6 +163,11 @@ def compare(
             for evaluator, result in zip(evaluators, (mine, other), strict=True):
                 evaluator.add(_found(result), truth)
     aps = [evaluator.result({}).pose.map for evaluator in evaluators] if labelled else [None, None]
+    if not seen.all_people and not (aps[1] and aps[1] > 0):
+        raise ValueError(
+            f"neither of the two finds anybody with a score of {SEEN} or more in {count} pictures of {data.source}: "
+            "train further, or give data= with people that it finds"
+        )
     return _judge(seen, count, aps, Path(data.source).name, precision, size)
 
 

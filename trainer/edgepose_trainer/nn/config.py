@@ -135,7 +135,8 @@ def _check_keys(document: Mapping[str, Any]) -> None:
     for key in document:
         if key not in _KEYS:
             near = difflib.get_close_matches(str(key), _KEYS, 1, 0)[0]
-            raise ValueError(f"unknown key {key!r} in the model YAML; the nearest known one is {near!r}")
+            hint = "; a data YAML goes to data=" if key in ("path", "train", "val") else ""
+            raise ValueError(f"unknown key {key!r} in the model YAML; the nearest known one is {near!r}{hint}")
     for key in ("backbone", "head"):
         if key not in document:
             raise ValueError(f"the model YAML has no {key!r}")

@@ -115,4 +115,5 @@ FORMAT = Format(
     needs=("onnx", "onnxscript", "onnxslim", "onnxruntime"),
     needs_for_int8=("nncf",),
     layouts=("edgepose", "ultralytics"),
+    deploy='pip install "edgepose[onnx]", PoseRunner("{name}")',
 )

@@ -69,4 +69,5 @@ FORMAT = Format(
     needs=("openvino", "onnx", "onnxscript", "onnxslim"),
     needs_for_int8=("nncf",),
     layouts=("edgepose", "ultralytics"),
+    deploy='pip install "edgepose[openvino]", PoseRunner("{name}")',
 )
