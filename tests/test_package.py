@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import platform
 import re
 import shutil
 import subprocess
@@ -196,6 +197,14 @@ def test_the_installed_core_gives_the_same_with_plain_instructions(site: Path) -
     level, total = run(site, "-c", SMALL_LETTERBOX).split()
     assert run(site, "-c", SMALL_LETTERBOX, EDGEPOSE_SIMD="plain").split() == ["plain", total]
     assert level in ("plain", "avx2", "avx512", "neon")
+
+
+@pytest.mark.parametrize(("level", "message"), [("sse9", "unknown simd level 'sse9'"), ("neon", "cannot run on this")])
+def test_a_level_that_cannot_be_had_is_refused(site: Path, level: str, message: str) -> None:
+    if level == "neon" and platform.machine() in ("aarch64", "arm64"):
+        pytest.skip("this processor has it")
+    with pytest.raises(AssertionError, match=f"ValueError: EDGEPOSE_SIMD in the environment: .*{message}"):
+        run(site, "-c", SMALL_LETTERBOX, EDGEPOSE_SIMD=level)
 
 
 LOAD_CORE = """

@@ -28,12 +28,20 @@ bool is_available(SimdLevel level) {
   }
 }
 
+SimdLevel checked(SimdLevel level) {
+  if (!is_available(level))
+    throw std::invalid_argument(std::string("simd level '") + to_string(level) + "' cannot run on this processor");
+  return level;
+}
+
 SimdLevel initial_level() {
-  if (const char* wanted = std::getenv("EDGEPOSE_SIMD")) {
-    for (SimdLevel level : kAllLevels)
-      if (wanted == std::string(to_string(level)) && is_available(level)) return level;
+  const char* wanted = std::getenv("EDGEPOSE_SIMD");
+  if (wanted == nullptr || *wanted == '\0') return available_simd_levels().back();
+  try {
+    return checked(simd_level_from_string(wanted));
+  } catch (const std::invalid_argument& error) {
+    throw std::invalid_argument(std::string("EDGEPOSE_SIMD in the environment: ") + error.what());
   }
-  return available_simd_levels().back();
 }
 
 SimdLevel& current_level() {
@@ -51,11 +59,7 @@ std::vector<SimdLevel> available_simd_levels() {
   return levels;
 }
 
-void set_simd_level(SimdLevel level) {
-  if (!is_available(level))
-    throw std::invalid_argument(std::string("simd level '") + to_string(level) + "' cannot run on this processor");
-  current_level() = level;
-}
+void set_simd_level(SimdLevel level) { current_level() = checked(level); }
 
 const char* to_string(SimdLevel level) {
   switch (level) {

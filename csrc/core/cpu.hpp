@@ -10,7 +10,7 @@ namespace edgepose {
 enum class SimdLevel { kPlain, kNeon, kAvx2, kAvx512 };
 
 // The widest level that this processor and this build both have. EDGEPOSE_SIMD=plain|neon|avx2|avx512 in the
-// environment lowers it; an unknown or absent level is ignored.
+// environment lowers it; throws std::invalid_argument where that names no level, or one that cannot run here.
 SimdLevel simd_level();
 
 // Every level that can run here, plain first: what tests hold equal to each other.
