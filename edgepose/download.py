@@ -60,6 +60,7 @@ def _request(url: str) -> tuple[urllib.request.Request, str]:
     request = urllib.request.Request(bare)
     if bare != url:
         words = urllib.parse.unquote(url.partition("://")[2].removesuffix(bare.partition("://")[2])[:-1])
+        words += "" if ":" in words else ":"
         request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(words.encode()).decode()}")
     return request, bare
 
@@ -131,7 +132,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         if not newurl.lower().startswith(("http://", "https://")):
             fp.close()
             raise ValueError(f"{req.full_url} leads to {newurl!r}, which is not http(s)")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)
+        password = req.unredirected_hdrs.get("Authorization")
+        if request is not None and password is not None and (request.type, request.host) == (req.type, req.host):
+            request.add_unredirected_header("Authorization", password)
+        return request
 
 
 def _opener(deadline: _Deadline) -> urllib.request.OpenerDirector:

@@ -84,7 +84,7 @@ def is_url(source: str) -> bool:
 
 def without_password(url: str) -> str:
     """The URL as it may be shown and saved: cameras are often addressed with user:password@."""
-    return re.sub(r"(?<=://)[^/?#]*@", "", url)
+    return re.sub(r"^([^:/?#]+://)[^/?#]*@", r"\1", url)
 
 
 def seen_from(path: str) -> str:

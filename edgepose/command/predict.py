@@ -272,7 +272,11 @@ def _teller(frames: Source) -> Callable[[str, IO[str]], None]:
         return say
     from tqdm import tqdm
 
-    return lambda text, file: tqdm.write(text, file=file)
+    def above_the_bar(text: str, file: IO[str]) -> None:
+        with tqdm.external_write_mode(file=file):
+            say(text, file)
+
+    return above_the_bar
 
 
 def say(text: str, file: IO[str]) -> None:

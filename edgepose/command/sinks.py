@@ -115,21 +115,29 @@ class CocoDocuments:
     """
 
     def __init__(self) -> None:
-        self._sources: dict[str, list[str]] = {}  # by name, in the order in which they came
+        self._names: dict[str, str] = {}  # by source
+        self._ids: set[int | str] = set()
 
     def __call__(self, frame: Frame, result: PoseResult) -> list[Any]:
         return list(result.to_coco(self._image_id(frame)))
 
     def _image_id(self, frame: Frame) -> int | str:
-        stem = stem_of(frame.source)
-        same = self._sources.setdefault(stem, [])
-        if frame.source not in same:
-            same.append(frame.source)
-        number = same.index(frame.source) + 1
-        name = stem if number == 1 else f"{stem}-{number}"
-        if frame.time is not None:
-            return f"{name}_{frame.index}"
-        return int(name) if name.isascii() and name.isdigit() else name
+        name = self._names.get(frame.source) or self._new_name(frame.source)
+        return _as_id(name) if frame.time is None else f"{name}_{frame.index}"
+
+    def _new_name(self, source: str) -> str:
+        stem = name = stem_of(source)
+        number = 1
+        while _as_id(name) in self._ids:
+            number += 1
+            name = f"{stem}-{number}"
+        self._ids.add(_as_id(name))
+        self._names[source] = name
+        return name
+
+
+def _as_id(name: str) -> int | str:
+    return int(name) if name.isascii() and name.isdigit() else name
 
 
 def stem_of(source: str | None) -> str:

@@ -46,11 +46,11 @@ def write_atomically(path: str, chunks: Iterable[bytes]) -> None:
 
 
 @contextmanager
-def replacing(path: str) -> Iterator[str]:
+def replacing(path: str, sync: bool = True) -> Iterator[str]:
     """Gives the path of an empty file beside `path`; when the block has filled it, it takes the place of `path`.
 
     A link stays one, and a file that was there leaves its mode to the new one. After an error it is untouched; OSErrors
-    name it.
+    name it. sync: waits until it is on the disk, so that it is whole after a power cut too.
     """
     target = os.path.realpath(path)
     folder, name = os.path.split(target)
@@ -59,8 +59,9 @@ def replacing(path: str) -> Iterator[str]:
         with open(temporary, "xb"):
             pass
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
         if os.path.exists(target):
             os.chmod(temporary, os.stat(target).st_mode & 0o7777)
         os.replace(temporary, target)

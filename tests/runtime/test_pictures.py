@@ -320,6 +320,9 @@ class Site(BaseHTTPRequestHandler):
     def moved(self) -> None:
         self.redirect("/good")
 
+    def moved_locked(self) -> None:
+        self.redirect("/locked")
+
     def round_and_round(self) -> None:
         step = int(self.path.rsplit("/", 1)[-1]) + 1
         self.redirect(f"/round-and-round/{step}")
@@ -421,3 +424,7 @@ def test_a_password_in_a_url_is_sent_and_not_shown(site: str) -> None:
         assert site in str(caught.value)
         assert "ss@" not in str(caught.value)
     assert pictures.without_password(f"{url}/a@b?c@d") == f"{site}/a@b?c@d"
+    image, _ = load_picture(f"{url}/moved-locked")
+    np.testing.assert_array_equal(image, gradient())
+    for other in (f"{site}/proxy?u=http://me@there/x.jpg", f"{site}/thumb/https://@scope/x"):
+        assert pictures.without_password(other) == other

@@ -200,6 +200,16 @@ def test_pictures_of_the_same_name_have_ids_of_their_own_in_coco(tmp_path: Path)
     assert [person["image_id"] for person in people] == [7, 7, "7-2", "7-2", 7, 7]
 
 
+def test_an_id_is_given_once_whatever_files_are_called(tmp_path: Path) -> None:
+    for name in ("a/x.jpg", "b/x.jpg", "c/x-2.jpg", "1.jpg", "01.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (32, 32)).save(tmp_path / name)
+    (tmp_path / "list.txt").write_text("a/x.jpg\nb/x.jpg\nc/x-2.jpg\n1.jpg\n01.jpg\n")
+    predict(tmp_path / "list.txt", tmp_path, save_coco=True, save=False)
+    people = json.loads((tmp_path / "runs/predict/coco.json").read_text())
+    assert [person["image_id"] for person in people[::2]] == ["x", "x-2", "x-2-2", 1, "01-2"]
+
+
 @pytest.mark.parametrize(("stride", "frames", "fps"), [(1, 10, 20.0), (2, 5, 10.0)])
 def test_video_is_annotated_frame_by_frame(
     video: Path, tmp_path: Path, stride: int, frames: int, fps: float, capsys: pytest.CaptureFixture[str]
@@ -440,6 +450,22 @@ def read_all(terminal: int) -> str:
             chunks.append(chunk)
     os.close(terminal)
     return b"".join(chunks).decode(errors="replace")
+
+
+def test_reader_who_leaves_early_costs_no_results_beside_a_progress_bar_either(
+    movenet: Path, pictures: Path, tmp_path: Path
+) -> None:
+    """As in a terminal, where lines are printed above the bar."""
+    terminal, end = os.openpty()
+    process = start(
+        f"model={movenet}", f"source={pictures}", "save_csv=true", f"project={tmp_path / 'runs'}", stderr=end
+    )
+    os.close(end)
+    assert process.stdout is not None
+    process.stdout.close()
+    text = read_all(terminal)
+    assert process.wait(timeout=60) == 0, text
+    assert written(tmp_path) == ["000123.jpg", "b.png", "results.csv"]
 
 
 def test_progress_is_drawn_on_a_terminal(movenet: Path, shared: Path, pictures: Path, tmp_path: Path) -> None:

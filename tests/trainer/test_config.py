@@ -90,6 +90,18 @@ def test_text_is_taken_letter_by_letter(text: str) -> None:
     assert parse_setting("name", text) == text
 
 
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        *(("device", "0", 0), ("device", '"0"', "0"), ("cache", "ram", "ram"), ("cache", "true", True)),
+        *(("amp", "bf16", "bf16"), ("pretrained", "null", None), ("resume", "runs #1/last.pt", "runs #1/last.pt")),
+        *(("resume", "true", True), ("freeze", "10", 10), ("time", "0.5", 0.5)),
+    ],
+)
+def test_a_setting_of_several_types_takes_each(key: str, text: str, value: Any) -> None:
+    assert parse_setting(key, text) == value
+
+
 @pytest.mark.parametrize(("key", "text"), [("epochs", "abc"), ("shear", "x"), ("cos_lr", "perhaps")])
 def test_a_word_of_a_wrong_type_is_refused(key: str, text: str) -> None:
     with pytest.raises(TypeError, match=key):

@@ -340,6 +340,15 @@ def test_a_damaged_archive_is_fetched_anew(server: Server, data: Callable[..., A
     assert download_dataset(data())
 
 
+def test_what_is_in_the_way_is_not_the_archives_fault(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("images/a.txt", b"a")
+    (tmp_path / "into").mkdir()
+    (tmp_path / "into/images").write_text("the user's own file")
+    with pytest.raises(OSError, match="images"):
+        unpack(tmp_path / "a.zip", tmp_path / "into")
+
+
 def test_names_that_cannot_be_files_are_an_error_of_the_archive(tmp_path: Path) -> None:
     for name in ("a" * 300, "x/y"):
         path = tmp_path / "a.zip"

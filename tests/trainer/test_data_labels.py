@@ -290,6 +290,7 @@ def test_a_json_whose_yaml_could_not_be_read_is_refused(category: dict[str, Any]
 def test_flip_order_comes_from_left_and_right() -> None:
     assert mirrored(["nose", "left_eye", "right_eye", "Right knee", "Left knee", "tail"]) == [0, 2, 1, 4, 3, 5]
     assert mirrored(["head", "LWrist", "RWrist", "L_ankle", "R_ankle"]) == [0, 2, 1, 4, 3]
+    assert mirrored(["nose", "lefteye", "righteye", "EYERIGHT", "EYELEFT"]) == [0, 2, 1, 4, 3]
 
 
 @pytest.mark.parametrize("names", [["point0", "point1"], ["nose", "left_eye"], ["linkes Auge", "rechtes Auge"]])

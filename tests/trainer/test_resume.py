@@ -91,6 +91,8 @@ def test_a_run_goes_on_from_any_folder_and_where_its_data_are_now(
     last.write_bytes(kept)
     assert train(load_config(None, {"resume": str(last), "data": str(moved), **quiet})).last == last
     last.write_bytes(kept)
+    with pytest.raises(FileNotFoundError, match=r"moveed\.yaml"):
+        train(load_config(None, {"resume": str(last), "data": str(moved.with_name("moveed.yaml")), **quiet}))
     other = moved.with_name("other.yaml")
     other.write_text(moved.read_text().replace("names: {0: person}", "names: {0: a, 1: b}"))
     with pytest.raises(ValueError, match=r"other\.yaml has 2 classes"):

@@ -150,8 +150,9 @@ def _parse(document: dict[str, Any], base: Path, where: str) -> DataConfig:
     kpt_shape = _kpt_shape(document, where)
     count = kpt_shape[0]
     flip_idx = _flip_idx(document.get("flip_idx"), count, where)
-    human = count == 17 and flip_idx in ((), coco.FLIP)
-    keypoint_names = _keypoint_names(document, count, where) or (coco.KEYPOINT_NAMES if human else ())
+    named = _keypoint_names(document, count, where)
+    human = count == 17 and flip_idx in ((), coco.FLIP) and named in ((), coco.KEYPOINT_NAMES)
+    keypoint_names = coco.KEYPOINT_NAMES if human else named
     skeleton = _skeleton(document.get("skeleton"), count, where) or (coco.SKELETON if human else ())
     return DataConfig(
         source=where,

@@ -177,13 +177,14 @@ def _describe(source: Path) -> dict[str, Any]:
 
 
 _SIDES = {"left": "right", "l": "r"}
+_SIDE = re.compile(r"^(left|right)|(left|right)$", re.IGNORECASE)  # also where no letter tells the word's end
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+|[^\W\d_]+")
 
 
 def mirrored(names: Sequence[str]) -> list[int] | None:
     """flip_idx from names: left_eye and right_eye change places, as do LWrist and RWrist, and a point of no side stays.
     None where no two points are a pair, or one of a side has no counterpart: then the names do not tell."""
-    words = [tuple(word.lower() for word in _WORDS.findall(name)) for name in names]
+    words = [tuple(word.lower() for word in _WORDS.findall(_SIDE.sub(r" \g<0> ", name))) for name in names]
     sides = _SIDES | {right: left for left, right in _SIDES.items()}
     others = [tuple(sides.get(word, word) for word in point) for point in words]
     if others == words or len(set(words)) < len(words) or not set(others) <= set(words):

@@ -227,11 +227,16 @@ def unpack(archive: Path, into: Path) -> None:
         with zipfile.ZipFile(archive) as file, tempfile.TemporaryDirectory(dir=into, prefix=".unpack-") as folder:
             members = _checked_members(file, archive)
             _check_room(into, sum(m.file_size for m in members))
-            for member in members:
-                file.extract(member, folder)
+            _extract(file, members, folder, archive)
             _merge(Path(folder), into)
     except (*DAMAGED_ZIP, RuntimeError) as error:  # RuntimeError: encrypted, or packed in a way not known
         raise ValueError(f"{archive} is not a whole .zip: {error}") from None
+
+
+def _extract(file: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: str, archive: Path) -> None:
+    try:
+        for member in members:
+            file.extract(member, folder)
     except OSError as error:
         if error.errno not in _BAD_NAMES:
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
 import os
 import zipfile
 import zlib
@@ -12,14 +11,20 @@ from typing import BinaryIO
 
 from edgepose.modelfiles.files import replacing
 
-DAMAGED_ZIP = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError)
+try:
+    from lzma import LZMAError
+except ImportError:  # a Python without it reads no such member either
+    LZMAError = zlib.error  # type: ignore[assignment, misc]
+
+DAMAGED_ZIP = (zipfile.BadZipFile, EOFError, zlib.error, LZMAError)
 """What reading a damaged zip file raises."""
 
 
-def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
-    """Writes a file whole or not at all: readers see the old one or the new one. Folders are made."""
+def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object], sync: bool = True) -> None:
+    """Writes a file whole or not at all: readers see the old one or the new one. Folders are made. sync: also after a
+    power cut; of thousands of files that takes minutes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(str(path)) as temporary, open(temporary, "wb") as file:
+    with replacing(str(path), sync) as temporary, open(temporary, "wb") as file:
         if callable(content):
             content(file)
         else:

@@ -80,9 +80,9 @@ def _numbers(value: Any, key: str) -> np.ndarray[Any, np.dtype[Any]]:
 
 
 def write_text(path: Path, labels: PictureLabels, dims: int) -> None:
-    write_whole(path, format_text(labels, dims).encode())
+    write_whole(path, format_text(labels, dims).encode(), sync=False)
 
 
 def write_pickle(path: Path, labels: PictureLabels, dims: int) -> None:
     document = {"cls": labels.cls, "boxes": labels.boxes, "keypoints": labels.keypoints[..., :dims].copy()}
-    write_whole(path, pickle.dumps(document, protocol=4))
+    write_whole(path, pickle.dumps(document, protocol=4), sync=False)

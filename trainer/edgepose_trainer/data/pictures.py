@@ -24,7 +24,12 @@ UInt8 = NDArray[np.uint8]
 CacheMode = Literal["ram", "disk"]
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")  # some of Pillow's others run external programs
+Image.init()
+FORMATS = tuple(  # of those that this Pillow reads; some of its others run external programs
+    name
+    for name in ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
+    if name in Image.OPEN
+)
 MIN_SIDE = 10
 _EXIF_ORIENTATION = 0x0112
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
