@@ -251,7 +251,7 @@ class PoseResult:
         if min_score is not None:
             keep &= self.scores >= min_score
         if classes is not None:
-            wanted = [classes] if isinstance(classes, (int, str)) else list(classes)
+            wanted = [classes] if isinstance(classes, (int, str, np.integer)) else list(classes)
             keep &= np.isin(self.class_ids, [self._class_id(c) for c in wanted])
         if min_keypoint_score is not None:
             keep &= (self.keypoint_scores >= min_keypoint_score).sum(axis=1) >= min_keypoints

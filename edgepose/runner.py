@@ -160,7 +160,7 @@ class PoseRunner:
         if roi is not None:
             _check_roi(roi)
         if isinstance(source, (list, tuple)) or (isinstance(source, np.ndarray) and source.ndim == 4):
-            results = self._predict_many([self._load(item, color) for item in source], roi)
+            results = self._predict_many(source, color, roi)
             return [_named(result, item) for result, item in zip(results, source, strict=True)]
         return _named(self._predict_batch([self._load(source, color)], roi)[0], source)
 
@@ -224,10 +224,14 @@ class PoseRunner:
 
         return load_picture(source)
 
-    def _predict_many(self, pictures: list[tuple[NDArray[np.uint8], str]], roi: Roi | None) -> list[PoseResult]:
+    def _predict_many(self, sources: Any, color: str | None, roi: Roi | None) -> list[PoseResult]:
+        """No more pictures are decoded at a time than the model is given at once."""
         batch = self._spec.input.batch or MAX_BATCH
-        chunks = (pictures[start : start + batch] for start in range(0, len(pictures), batch))
-        return [result for chunk in chunks for result in self._predict_batch(chunk, roi)]
+        results: list[PoseResult] = []
+        for start in range(0, len(sources), batch):
+            pictures = [self._load(source, color) for source in sources[start : start + batch]]
+            results += self._predict_batch(pictures, roi)
+        return results
 
     def _predict_batch(self, pictures: list[tuple[NDArray[np.uint8], str]], roi: Roi | None) -> list[PoseResult]:
         with self._alone():

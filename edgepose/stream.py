@@ -55,7 +55,7 @@ class Stream:
         return next(self._results)
 
     def close(self) -> None:
-        """Frees files, cameras and the reading thread; safe to call twice. Of a live source any thread may call it."""
+        """Frees files, cameras and the reading thread; safe to call twice, and from any thread."""
         self._finalizer()
 
     def __enter__(self) -> Stream:

@@ -7,6 +7,8 @@ by a thread that keeps the newest frame only.
 from __future__ import annotations
 
 import math
+import threading
+import weakref
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -76,7 +78,8 @@ def open_source(
 
 
 class Source:
-    """An opened source: iterate over its frames once, then close it, or use it in a `with`.
+    """An opened source: iterate over its frames once, then close it, or use it in a `with`. One thread reads; any may
+    close.
 
     total: how many frames will come (as a video file says), None where nobody knows before the end.
     fps: frames a second of the video or stream that is read, None for pictures or where it does not say.
@@ -92,6 +95,8 @@ class Source:
         self._color: Color = color
         self._video: capture.Capture | None = None
         self._newest: NewestFrame | None = None
+        self._closed = False
+        self._reading = threading.Lock()
         if isinstance(items, list):
             self._open_first(items)
         self._frames = self._read(items)
@@ -107,13 +112,29 @@ class Source:
         return 0 if self._newest is None else self._newest.dropped
 
     def __iter__(self) -> Iterator[Frame]:
-        return self._frames
+        return self
+
+    def __next__(self) -> Frame:
+        with self._reading:
+            frame = next(self._frames)
+            if self._closed:  # meanwhile, by another thread
+                self._free()
+                raise StopIteration
+            return frame
 
     def close(self) -> None:
-        """Frees files, cameras and the reading thread; safe to call twice. Of a live source any thread may call it."""
+        """Frees files, cameras and the reading thread; safe to call twice, and from any thread: one that reads gets no
+        further frame."""
+        self._closed = True
         if self._newest is not None:
             self._newest.close()  # ends the iteration too, also one that waits for a frame in another thread
-            return
+        elif self._reading.acquire(blocking=False):  # else who reads does it, with this frame
+            try:
+                self._free()
+            finally:
+                self._reading.release()
+
+    def _free(self) -> None:
         self._frames.close()
         if self._video is not None:
             self._video.release()
@@ -122,7 +143,8 @@ class Source:
         """Notes an error in `problems` with on_error="skip"; raises it otherwise."""
         if self._on_error == "raise":
             raise error
-        self.problems.append((name, error))
+        error.__context__ = error.__cause__ = None  # what it came through holds on to the picture
+        self.problems.append((name, error.with_traceback(None)))
 
     def __enter__(self) -> Source:
         return self
@@ -141,6 +163,7 @@ class Source:
             opened = capture.open_live(items[0].value, items[0].name)
             self.fps = capture.frame_rate(opened)
             self._newest = NewestFrame(opened, items[0].name)
+            weakref.finalize(self, self._newest.close)  # a thread in OpenCV when Python ends would abort the process
 
     def _read(self, items: Iterable[Any]) -> Generator[Frame, None, None]:
         index = 0

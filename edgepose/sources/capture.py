@@ -6,6 +6,7 @@ import contextlib
 import glob
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 from edgepose.pictures import is_url, seen_from, without_password
 
 TIMEOUT_MS = 10_000
+
+_silencing = threading.Lock()
+_silenced, _level = 0, 0  # how many threads are in `quiet`; OpenCV's level before the first
 
 
 class Capture(Protocol):
@@ -107,14 +111,22 @@ def _timeouts(cv2: Any) -> list[int]:
 
 @contextlib.contextmanager
 def quiet(cv2: Any) -> Iterator[None]:
-    """OpenCV's warnings on stderr say nothing that our errors do not."""
+    """OpenCV's warnings on stderr say nothing that our errors do not. Of several threads in here the first one silences
+    OpenCV, and the last one gives it back its level."""
+    global _silenced, _level
     log = cv2.utils.logging
-    level = log.getLogLevel()
-    log.setLogLevel(log.LOG_LEVEL_SILENT)
+    with _silencing:
+        if _silenced == 0:
+            _level = log.getLogLevel()
+            log.setLogLevel(log.LOG_LEVEL_SILENT)
+        _silenced += 1
     try:
         yield
     finally:
-        log.setLogLevel(level)
+        with _silencing:
+            _silenced -= 1
+            if _silenced == 0:
+                log.setLogLevel(_level)
 
 
 _FPS, _FRAME_COUNT, _POS_MSEC = 5, 7, 0  # cv2.CAP_PROP_…, the same numbers since OpenCV 2

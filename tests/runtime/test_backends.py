@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -445,3 +447,50 @@ def test_libedgetpu_without_an_edge_tpu_says_so(make_tflite: Make, monkeypatch: 
 def test_a_model_without_an_output_is_refused(make_tflite: Make) -> None:
     with pytest.raises(ValueError, match="got a model with 1 inputs and 0 outputs"):
         _load(make_tflite({}), "tflite")
+
+
+class Log:
+    """What some daemons put in the place of the standard error."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def test_a_standard_error_that_cannot_be_flushed_is_no_hindrance(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgepose.backends.quiet import quiet_stderr
+
+    monkeypatch.setattr(sys, "stderr", Log())
+    with quiet_stderr(False):
+        pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # that is just what is tried
+def test_a_child_that_is_forked_while_another_thread_loads_can_load_too() -> None:
+    from edgepose.backends.quiet import quiet_stderr
+
+    inside, done = threading.Event(), threading.Event()
+
+    def load() -> None:
+        with quiet_stderr(False):
+            inside.set()
+            done.wait(30)
+
+    loading = threading.Thread(target=load)
+    loading.start()
+    assert inside.wait(10)
+    held = os.fstat(2).st_ino
+    child = os.fork()
+    if child == 0:
+        with quiet_stderr(False):
+            pass
+        os._exit(0 if os.fstat(2).st_ino != held else 3)
+    deadline = time.monotonic() + 20
+    while (ended := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    done.set()
+    loading.join()
+    if ended == (0, 0):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert ended == (child, 0)

@@ -167,6 +167,7 @@ def test_filter_by_score_class_and_keypoints() -> None:
     assert kept == r[by_hand]
     assert r.filter() == r
     assert r.filter(classes=[0, "dog"]) == r
+    assert r.filter(classes=r.class_ids[0]) == r.filter(classes=int(r.class_ids[0]))
 
 
 @pytest.mark.parametrize(("classes", "message"), [("dgo", "did you mean 'dog'"), (2, "not one of 0 to 1")])

@@ -180,6 +180,19 @@ def test_a_list_longer_than_a_batch_keeps_its_order(
 
 
 @each_onnx_runtime
+def test_no_more_pictures_are_decoded_than_the_model_is_given(
+    sized_runner: Callable[..., PoseRunner], backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = sized_runner((4, SIDE, SIDE))
+    events: list[str] = []
+    load, infer = runner._load, runner._backend.infer
+    monkeypatch.setattr(runner, "_load", lambda *given: (events.append("load"), load(*given))[1])
+    monkeypatch.setattr(runner._backend, "infer", lambda: (events.append("infer"), infer())[1])
+    runner.predict([gray(100) for _ in range(10)])
+    assert events == [*["load"] * 4, "infer"] * 2 + ["load"] * 2 + ["infer"]
+
+
+@each_onnx_runtime
 def test_a_batch_with_rect_holds_each_of_its_pictures(sized_runner: Callable[..., PoseRunner], backend: str) -> None:
     sizes = [(80, 40), (40, 80), (60, 60)]
     results = sized_runner(imgsz=64, rect=True).predict([gray(100, *size) for size in sizes])

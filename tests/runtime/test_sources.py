@@ -114,6 +114,18 @@ def test_an_iterator_gives_no_cameras(live: Any) -> None:
     assert "secret" not in str(caught.value)
 
 
+def test_opencvs_level_of_logging_comes_back_whoever_is_last() -> None:
+    log = cv2.utils.logging
+    before = log.getLogLevel()
+    first, second = capture.quiet(cv2), capture.quiet(cv2)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert log.getLogLevel() == log.LOG_LEVEL_SILENT
+    second.__exit__(None, None, None)
+    assert log.getLogLevel() == before
+
+
 def test_the_colour_order_is_checked_at_once() -> None:
     with pytest.raises(ValueError, match="unknown colour order"):
         open_source(level_picture(1), color="CMYK")  # type: ignore[arg-type]

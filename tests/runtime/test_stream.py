@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import itertools
+import subprocess
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import pytest
 from PIL import Image
 
 from edgepose import PoseRunner
-from edgepose.sources import capture
+from edgepose.sources import capture, open_source
 
 pytest.importorskip("onnxruntime")
 cv2 = pytest.importorskip("cv2")
@@ -121,6 +124,65 @@ def test_another_thread_may_close_a_live_stream(runner: PoseRunner, camera: Came
     timer.start()
     assert len(list(stream)) > 0
     timer.join()
+
+
+def test_a_source_that_nobody_holds_frees_its_camera(camera: Camera) -> None:
+    for _ in open_source(0):
+        break
+    gc.collect()
+    assert camera.released.wait(3)
+
+
+def test_a_program_that_ends_with_an_open_source_ends_well(tmp_path: Path) -> None:
+    """A thread that comes out of OpenCV while Python ends aborts the process."""
+    code = (
+        "import itertools, time\n"
+        "from edgepose.sources import capture, open_source\n"
+        "import numpy as np\n"
+        "class Camera:\n"
+        "    def grab(self): time.sleep(0.01); return True\n"
+        "    def retrieve(self): return True, np.zeros((8, 8, 3), np.uint8)\n"
+        "    def get(self, prop): return 0.0\n"
+        "    def release(self): print('released')\n"
+        "capture.open_live = lambda source, name: Camera()\n"
+        "source = open_source(0)\n"
+        "next(iter(source))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "released\n", "")
+
+
+def test_another_thread_may_close_a_stream_of_pictures(runner: PoseRunner) -> None:
+    started, closed = threading.Event(), threading.Event()
+
+    def pictures() -> Iterator[np.ndarray]:
+        yield gray()
+        started.set()
+        assert closed.wait(10)
+        for _ in range(100):
+            yield gray()
+
+    stream = runner.stream(pictures())
+    taken: list[object] = []
+    reader = threading.Thread(target=lambda: taken.extend(stream))
+    reader.start()
+    assert started.wait(10)
+    stream.close()
+    stream.close()
+    closed.set()
+    reader.join(10)
+    assert not reader.is_alive()
+    assert len(taken) == 1
+
+
+def test_what_was_passed_over_is_not_kept(runner: PoseRunner) -> None:
+    refused = [np.zeros((4, 4, 3), np.float32), np.zeros((0, 4, 3), np.uint8)]
+    kept = [weakref.ref(picture) for picture in refused]
+    stream = runner.stream(iter([refused.pop(), refused.pop(), b"no picture"]), on_error="skip")
+    assert list(stream) == []
+    assert len(stream.problems) == 3
+    gc.collect()
+    assert [picture() for picture in kept] == [None, None]
 
 
 def test_what_cannot_be_read_or_predicted_on_is_told(runner: PoseRunner) -> None:
