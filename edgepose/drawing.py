@@ -262,11 +262,22 @@ def _text_mask(text: str, size: int) -> NDArray[np.uint8]:
     from PIL import Image, ImageDraw
 
     font = _font(size)
+    text = _writable(text)
     left, _, right, _ = font.getbbox(text)
     margin = max(2, round(0.28 * size))
     mask = Image.new("L", (int(right - left) + 2 * margin, round(1.15 * size) + margin))
     ImageDraw.Draw(mask).text((margin - left, mask.height / 2), text, fill=255, font=font, anchor="lm")
     return np.asarray(mask)
+
+
+def _writable(text: str) -> str:
+    """The text in the letters that Pillow's own font has: ü as u, and ? where there is none like it."""
+    if text.isascii():
+        return text
+    import unicodedata
+
+    plain = (unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode() for letter in text)
+    return "".join(letters or "?" for letters in plain)
 
 
 @functools.lru_cache(maxsize=64)

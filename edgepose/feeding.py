@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from edgepose import _core
 from edgepose.contract import MAX_SIDE
@@ -18,8 +18,11 @@ DEFAULT_IMGSZ = 640
 PIXEL_FORMATS = ("BGR", "RGB", "BGRA", "RGBA", "GRAY", "NV12", "I420", "YUYV")
 
 
-def input_size(spec: InputSpec, imgsz: int | Sequence[int] | None, rect: bool) -> tuple[int, int] | int:
-    """(height, width) of every input, or the longer side of inputs that follow the picture's aspect."""
+def input_size(
+    spec: InputSpec, imgsz: int | Sequence[int] | None, rect: bool, default: tuple[int, int] | None = None
+) -> tuple[int, int] | int:
+    """(height, width) of every input, or the longer side of inputs that follow the picture's aspect. default: of a
+    model that takes any, where imgsz is None."""
     fixed, stride = spec.resize.size, spec.resize.stride
     asked = None if imgsz is None else _asked_size(imgsz)
     if fixed is not None:
@@ -30,10 +33,21 @@ def input_size(spec: InputSpec, imgsz: int | Sequence[int] | None, rect: bool) -
                 "leave the option out, or export the model with dynamic=true"
             )
         return fixed
-    height, width = (round_up(side, stride) for side in asked or (DEFAULT_IMGSZ, DEFAULT_IMGSZ))
+    default = default or (DEFAULT_IMGSZ, DEFAULT_IMGSZ)
+    height, width = (round_up(side, stride) for side in asked or ((max(default),) * 2 if rect else default))
     if rect and height != width:
         raise ValueError(f"imgsz={imgsz!r} with rect=True: expected one side, the picture gives the other")
     return height if rect else (height, width)
+
+
+def exported_size(origin: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The (height, width) that a model of any size was exported, and compared, at."""
+    kept = origin.get("export_imgsz")
+    if not isinstance(kept, (list, tuple)) or len(kept) != 2:
+        return None
+    if not all(type(side) is int and 1 <= side <= MAX_SIDE for side in kept):
+        return None
+    return kept[0], kept[1]
 
 
 def _asked_size(imgsz: int | Sequence[int]) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 import numpy as np
 
 from edgepose.artifact import Artifact, open_artifact
-from edgepose.feeding import check_color, input_size, make_letterbox, picture_size, rect_size
+from edgepose.feeding import check_color, exported_size, input_size, make_letterbox, picture_size, rect_size
 from edgepose.options import check_integer, check_number, unknown_option
 from edgepose.reading import make_decoder, nms_options
 from edgepose.result import PoseResult, Speed
@@ -48,7 +48,8 @@ class PoseRunner:
         backend: "auto" (chosen by the file), "onnxruntime", "openvino" or "tflite".
         threads: threads of the runtime; None is the runtime's own default.
         precision: None is the runtime's own default, "f32" is exact; "f16" and "bf16" where the runtime has them.
-        imgsz: input size of a model that takes any: one side, or (height, width), in pixels, rounded up to the stride.
+        imgsz: input size of a model that takes any: one side, or (height, width), in pixels, rounded up to the stride;
+            None: the size that it was exported at, else 640.
         rect: such a model is given the picture's own aspect instead of a square.
         nms: "iou" or "oks" (object keypoint similarity, by the model's sigmas); None: what the model asks for.
         agnostic: people of different classes suppress each other.
@@ -112,7 +113,7 @@ class PoseRunner:
             artifact = open_artifact(default_model() if model is None else model, **loading, verbose=verbose)
         self._spec, self._backend = artifact.spec, artifact.backend
         try:
-            self._size = input_size(self._spec.input, imgsz, rect)
+            self._size = input_size(self._spec.input, imgsz, rect, exported_size(self._spec.origin))
             self._letterbox = make_letterbox(self._spec.input, antialias)
             self._decode = make_decoder(
                 self._spec,

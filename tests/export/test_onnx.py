@@ -48,6 +48,8 @@ def test_any_size_and_batch(person: Path, pictures: list[Any]) -> None:
     for size in ((64, 64), (96, 160)):
         expected = people_of_checkpoint(person, pictures, size)
         assert_same_people(people_of_artifact(path, pictures, imgsz=size), expected, 0.01, 1e-4)
+    own = people_of_checkpoint(person, pictures, (64, 64))  # the size of its training, which both remember
+    assert_same_people(people_of_artifact(path, pictures), own, 0.01, 1e-4)
 
 
 @pytest.mark.slow

@@ -12,6 +12,8 @@ import pytest
 from references import decode as reference
 
 from edgepose import PoseResult, PoseRunner
+from edgepose.contract import InputSpec, ResizeSpec
+from edgepose.feeding import exported_size, input_size
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -141,6 +143,18 @@ def test_imgsz_is_rounded_up_to_the_stride_and_square(
 @each_onnx_runtime
 def test_without_imgsz_a_dynamic_model_gets_640(sized_runner: Callable[..., PoseRunner], backend: str) -> None:
     assert input_side(sized_runner().predict(gray(100, 80, 40)), 640) == pytest.approx((640, 640), abs=1e-2)
+
+
+@pytest.mark.parametrize(("kept", "expected"), [([96, 128], (96, 128)), ([0, 96], None), ([96], None), (96, None)])
+def test_a_dynamic_model_remembers_the_size_that_it_was_exported_at(
+    kept: Any, expected: tuple[int, int] | None
+) -> None:
+    spec = InputSpec("images", batch=None, resize=ResizeSpec(stride=32))
+    default = exported_size({"export_imgsz": kept})
+    assert default == expected
+    assert input_size(spec, None, False, default) == (expected or (640, 640))
+    assert input_size(spec, 64, False, default) == (64, 64)
+    assert input_size(spec, None, True, default) == max(expected or (640, 640))
 
 
 @each_onnx_runtime

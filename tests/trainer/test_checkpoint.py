@@ -125,6 +125,14 @@ def test_objects_are_not_saved(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_weights_come_back_in_the_plain_order_of_memory(tmp_path: Path) -> None:
+    """A 1x1 weight trained channels-last counts as contiguous, and has strides that ExecuTorch refuses."""
+    network = tiny().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    save_checkpoint(tmp_path / "a.pt", Checkpoint(network))
+    for weight in load_checkpoint(tmp_path / "a.pt").model.state_dict().values():
+        assert weight.stride() == torch.empty(weight.shape).stride()
+
+
 def test_a_failed_write_leaves_the_last_good_checkpoint(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = saved.read_bytes()
 

@@ -359,6 +359,42 @@ def test_labels_of_coco_json_without_a_picture_are_reported_each_time(
         assert not any(p.left_out for p in found.problems)
 
 
+def categories(*named: tuple[str, list[str]]) -> dict[str, Any]:
+    one = {"image_id": 1, "bbox": [1, 1, 9, 9], "keypoints": [2, 2, 2, 4, 4, 2]}
+    people = [{"id": i, "category_id": i, **one} for i in (1, 2)]
+    return {
+        "images": [{"id": 1, "file_name": "a.png", "width": 64, "height": 48}],
+        "annotations": people[: len(named)],
+        "categories": [{"id": i, "name": name, "keypoints": points} for i, (name, points) in enumerate(named, 1)],
+    }
+
+
+POINTS = ["tip", "end"]
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ([("saw", POINTS), ("Drill", POINTS)], r"its categories \['Drill'\] are not among names"),
+        ([("Drill", POINTS), ("Saw", POINTS)], r"its categories \['Drill', 'Saw'\] are not among names"),
+        ([("saw", POINTS), ("drill", ["end", "tip"])], r"keypoints of 'drill' are in the order \['end', 'tip'\]"),
+    ],
+)
+def test_coco_json_that_says_other_things_than_the_yaml_is_refused(
+    named: list[tuple[str, list[str]]], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "c.json").write_text(json.dumps(categories(*named)))
+    with pytest.raises(ValueError, match=message):
+        read_coco(tmp_path / "c.json", (2, 3), ["saw", "drill"], POINTS)
+
+
+def test_a_single_category_may_be_called_otherwise_and_others_without_keypoints_stand_aside(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(json.dumps(categories(("human", POINTS))))
+    assert len(read_coco(tmp_path / "c.json", (2, 3), ["person"], POINTS)["a.png"].labels or []) == 1
+    (tmp_path / "c.json").write_text(json.dumps(categories(("person", POINTS), ("car", []))))
+    assert len(read_coco(tmp_path / "c.json", (2, 3), ["person"], POINTS)["a.png"].labels or []) == 1
+
+
 def test_coco_json_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(coco_document("a.png")), encoding="utf-8-sig")
     assert list(read_coco(tmp_path / "a.json", (3, 3), ["thing"])) == ["a.png"]

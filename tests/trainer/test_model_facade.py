@@ -100,7 +100,7 @@ def test_an_artifact_is_validated_but_not_trained(shared: Path, drawn_data: Path
     model = PoseModel(shared / "models" / "yolov8n-pose_320.onnx")
     with pytest.raises(ValueError, match="nothing to train"):
         model.train(data=str(drawn_data))
-    with pytest.raises(ValueError, match="17 keypoints, the data has 4"):
+    with pytest.raises(ValueError, match="1 classes with 17 keypoints, the data has 1 with 4"):
         model.val(data=str(drawn_data), conf=1e-6)
 
 
@@ -208,6 +208,16 @@ def test_the_commands_defaults_are_those_of_the_settings(verb: str) -> None:
 def test_a_wrong_setting_of_the_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "data=x.yaml", "epoch=3"]) == 2
     assert "'epochs'" in capsys.readouterr().err
+
+
+def test_classes_in_another_order_are_told_of(
+    trained: Path, drawn_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = "[left_shoulder, right_shoulder, left_hip, right_hip]"
+    other = "[right_shoulder, left_shoulder, left_hip, right_hip]"
+    (tmp_path / "other.yaml").write_text(drawn_data.read_text().replace(names, other))
+    PoseModel(trained).val(data=tmp_path / "other.yaml", threads=1, workers=0)
+    assert "has its keypoints in the order" in caplog.text
 
 
 def test_json_says_null_of_what_was_not_measured() -> None:

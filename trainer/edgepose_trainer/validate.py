@@ -155,10 +155,6 @@ def validate_runner(
     seconds = dict.fromkeys(_STAGES, 0.0)
     for index, path in enumerate(dataset.paths):
         result = runner.predict(path)
-        if len(result) and result.keypoints.shape[1] != data.num_keypoints:
-            raise ValueError(
-                f"the model finds {result.keypoints.shape[1]} keypoints, the data has {data.num_keypoints}"
-            )
         found = Found(result.boxes, result.scores, result.class_ids, result.keypoints, result.keypoint_scores)
         truth = truth_of(dataset, index)
         evaluator.add(found, truth)

@@ -40,16 +40,21 @@ def read_document(path: str | os.PathLike[str]) -> dict[str, Any]:
     return dict(document)
 
 
-def read_coco(path: str | os.PathLike[str], kpt_shape: tuple[int, int], names: Sequence[str]) -> dict[str, CocoPicture]:
-    """file_name (with slashes, normalised) -> picture with its labels. Categories are matched to `names`; where none
-    matches, by their order.
+def read_coco(
+    path: str | os.PathLike[str], kpt_shape: tuple[int, int], names: Sequence[str], keypoint_names: Sequence[str] = ()
+) -> dict[str, CocoPicture]:
+    """file_name (with slashes, normalised) -> picture with its labels. Categories are matched to `names`; a single one
+    may be called otherwise.
 
     Crowd regions (iscrowd) are left out. People without labelled keypoints are kept: they are people all the same.
     Boxes are clipped to the picture, as COCO's own run over it by rounding. Annotations of an image that the JSON does
     not list stand under `image_id ID`, broken.
+    Raises ValueError for categories with keypoints that are not among `names`, and for keypoints in another order than
+    `keypoint_names`.
     """
     document = read_document(path)
     try:
+        _check_order(document["categories"], keypoint_names, path)
         return _pictures(document, kpt_shape, names, path)
     except TypeError as error:  # an id or a name that is a list or an object
         raise ValueError(f"{path} is not COCO keypoint JSON: {error}") from None
@@ -87,13 +92,22 @@ def add_picture(pictures: dict[str, CocoPicture], name: str, picture: CocoPictur
 def _classes(categories: Sequence[Mapping[str, Any]], names: Sequence[str], path: object) -> dict[Any, int]:
     known = {name: i for i, name in enumerate(names)}
     classes = {c.get("id"): known[c["name"]] for c in categories if c.get("name") in known}
-    if classes:
-        return classes
-    if len(categories) != len(names):
-        raise ValueError(
-            f"{path}: none of its categories {[c.get('name') for c in categories]} is one of names {list(names)}"
-        )
-    return {c.get("id"): i for i, c in enumerate(categories)}
+    if not classes and len(categories) == len(names) == 1:
+        return {categories[0].get("id"): 0}
+    others = [c.get("name") for c in categories if c.get("name") not in known and (c.get("keypoints") or not classes)]
+    if others:  # of other categories with keypoints what is labelled would count as background
+        raise ValueError(f"{path}: its categories {others} are not among names {list(names)}: call both the same")
+    return classes
+
+
+def _check_order(categories: Sequence[Mapping[str, Any]], keypoint_names: Sequence[str], path: object) -> None:
+    for category in categories:
+        given = category.get("keypoints")
+        if isinstance(given, list) and sorted(map(str, given)) == sorted(keypoint_names) and given != [*keypoint_names]:
+            raise ValueError(
+                f"{path}: the keypoints of {category.get('name')!r} are in the order {given}, keypoint_names in the "
+                f"order {list(keypoint_names)}: give them in that of the JSON"
+            )
 
 
 def _picture(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import math
 import os
 import re
@@ -13,6 +14,8 @@ from typing import Any
 
 from edgepose import coco
 from edgepose.modelfiles.yaml import parse_yaml
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
 SET_KEYS = ("path", *SPLITS, "annotations", "partly_labelled", "background_weight", "unknown_keypoints", "repeat")
@@ -151,7 +154,8 @@ def _parse(document: dict[str, Any], base: Path, where: str) -> DataConfig:
     count = kpt_shape[0]
     flip_idx = _flip_idx(document.get("flip_idx"), count, where)
     named = _keypoint_names(document, count, where)
-    human = count == 17 and flip_idx in ((), coco.FLIP) and named in ((), coco.KEYPOINT_NAMES)
+    mirrored = flip_idx == coco.FLIP or (flip_idx == () and names == ("person",))
+    human = count == 17 and mirrored and named in ((), coco.KEYPOINT_NAMES)
     keypoint_names = coco.KEYPOINT_NAMES if human else named
     skeleton = _skeleton(document.get("skeleton"), count, where) or (coco.SKELETON if human else ())
     return DataConfig(
@@ -208,7 +212,10 @@ def _flip_idx(value: Any, count: int, where: str) -> tuple[int, ...]:
 def _keypoint_names(document: Mapping[str, Any], count: int, where: str) -> tuple[str, ...]:
     value = document.get("keypoint_names", document.get("kpt_names"))
     if isinstance(value, Mapping):  # the other tools' form: names for each class
-        value = next(iter(value.values()), None)
+        lists = [value[key] for key in sorted(value, key=str)]
+        if any(names != lists[0] for names in lists):
+            log.warning("%s: kpt_names differ between classes; those of the first class name the points of all", where)
+        value = lists[0] if lists else None
     if not value:
         return ()
     if not isinstance(value, list) or len(value) != count or len(set(map(str, value))) != count:

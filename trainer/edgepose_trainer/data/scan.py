@@ -272,10 +272,10 @@ class _Labels:
 
     def prepare(self) -> None:
         if self.json and self._pictures is None:
-            shape, names = self.data.kpt_shape, self.data.names
+            shape, names, points = self.data.kpt_shape, self.data.names, self.data.keypoint_names
             self._pictures = {}
             for path in self.json:
-                for name, picture in coco.read_coco(path, shape, names).items():
+                for name, picture in coco.read_coco(path, shape, names, points).items():
                     coco.add_picture(self._pictures, name, picture)
 
     def read(self, picture: Path, size: tuple[int, int]) -> PictureLabels:

@@ -69,6 +69,8 @@ def export_model(
                 if sidecar.is_file():
                     move_into_place(sidecar, folder / sidecar.name)
                 move_into_place(path, folder / path.name)
+    if isinstance(parity, CannotRun):
+        raise ParityError(f"{target} is written, and marked as failed: {parity}. {advice('float32', ())}", target, None)
     _tell_usage(report, job, target, parity)
     if isinstance(parity, Parity) and not parity.passed:
         raise ParityError(
@@ -183,6 +185,10 @@ def _convert(job: Job, log_path: Path, report: Report) -> Converted:
     return made
 
 
+class CannotRun(str):
+    """Why a runtime could not run what was made for it."""
+
+
 def _finish(job: Job, made: Converted, spec: ModelSpec, source: Path) -> Parity | str:
     """Writes the metadata, compares where that can be done, and writes the outcome too. A text: why it was not."""
     writer = job.arguments.format.write_spec or write_spec
@@ -224,7 +230,9 @@ def _verified(job: Job, made: Converted, spec: ModelSpec) -> Parity | str:
             return "no pictures: neither data= nor a data set that the checkpoint remembers"
         reference = PoseModel.of_checkpoint(job.checkpoint, job.name)
         return _compare(PoseModel(made.stand_in or made.path), reference, data, spec, job.size)
-    except (ValueError, OSError, ImportError, RuntimeError) as error:
+    except RuntimeError as error:
+        return CannotRun(f"its own runtime cannot run it: {error}")
+    except (ValueError, OSError, ImportError) as error:
         # The artifact is done: what keeps it from being compared is told, and does not throw it away.
         return f"the comparison could not be made: {error}"
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgepose
+from edgepose.contract import ModelSpec
 from edgepose.result import PoseResult
 from edgepose.runner import PoseRunner
 from edgepose_trainer.data import DataConfig, PoseDataset, build_dataset
@@ -54,9 +55,10 @@ TOLERANCES = {
 
 
 class ParityError(RuntimeError):
-    """The artifact is there, marked as failed, and does not do what the checkpoint does. path: where it is."""
+    """The artifact is there, marked as failed, and does not do what the checkpoint does. path: where it is; parity: the
+    comparison, None where its runtime could not run it."""
 
-    def __init__(self, message: str, path: Path, parity: Parity) -> None:
+    def __init__(self, message: str, path: Path, parity: Parity | None) -> None:
         super().__init__(message)
         self.path, self.parity = path, parity
 
@@ -140,6 +142,7 @@ def compare(
     its results are kept for the next comparison on these pictures.
     Raises ValueError where neither finds anybody: two that agree on nothing prove nothing.
     """
+    _check_same_kind(artifact.spec, reference.spec)
     count = min(len(dataset), MAX_PICTURES)
     picked = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
     labelled = bool(dataset.offsets[-1]) and data.kpt_shape == artifact.spec.decoder.kpt_shape
@@ -169,6 +172,16 @@ def compare(
             "train further, or give data= with people that it finds"
         )
     return _judge(seen, count, aps, Path(data.source).name, precision, size)
+
+
+def _check_same_kind(first: ModelSpec, second: ModelSpec) -> None:
+    kinds = [(spec.decoder.num_classes, spec.decoder.kpt_shape[0]) for spec in (first, second)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            "there is nothing to compare: one finds {} classes with {} keypoints, the other {} with {}".format(
+                *kinds[0], *kinds[1]
+            )
+        )
 
 
 def results_of(
