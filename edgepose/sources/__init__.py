@@ -116,11 +116,11 @@ class Source:
 
     def __next__(self) -> Frame:
         with self._reading:
-            frame = next(self._frames)
-            if self._closed:  # meanwhile, by another thread
-                self._free()
-                raise StopIteration
-            return frame
+            frame = None if self._closed else next(self._frames)
+        if frame is None or self._closed:  # meanwhile, by another thread
+            self._free()
+            raise StopIteration
+        return frame
 
     def close(self) -> None:
         """Frees files, cameras and the reading thread; safe to call twice, and from any thread: one that reads gets no
@@ -128,16 +128,18 @@ class Source:
         self._closed = True
         if self._newest is not None:
             self._newest.close()  # ends the iteration too, also one that waits for a frame in another thread
-        elif self._reading.acquire(blocking=False):  # else who reads does it, with this frame
-            try:
-                self._free()
-            finally:
-                self._reading.release()
+        else:
+            self._free()
 
     def _free(self) -> None:
-        self._frames.close()
-        if self._video is not None:
-            self._video.release()
+        """Unless another thread reads just now: with its frame that does it."""
+        if self._reading.acquire(blocking=False):
+            try:
+                self._frames.close()
+                if self._video is not None:
+                    self._video.release()
+            finally:
+                self._reading.release()
 
     def pass_over(self, name: str, error: Exception) -> None:
         """Notes an error in `problems` with on_error="skip"; raises it otherwise."""

@@ -96,6 +96,22 @@ def test_two_that_find_nobody_prove_nothing(
         verify(tmp_path / "nan.torchscript", tmp_path / "nan.pt", people_data)
 
 
+@pytest.mark.parametrize("error", [ValueError, RuntimeError])
+def test_what_its_runtime_cannot_run_has_failed(
+    error: type[Exception], person: Path, people_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error("an operator is missing")
+
+    monkeypatch.setattr(PoseModel, "comparison_runner", refuse)
+    with pytest.raises(ParityError, match="cannot be run: an operator is missing") as caught:
+        PoseModel(person).export("torchscript", data=people_data, out=tmp_path)
+    monkeypatch.undo()
+    assert caught.value.parity is None
+    parity = PoseModel(caught.value.path).runner().spec.origin["parity"]
+    assert (parity["verified"], parity["passed"]) == (False, False)
+
+
 def test_without_pictures_it_says_not_verified_and_why(
     person: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

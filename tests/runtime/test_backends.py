@@ -464,7 +464,7 @@ def test_a_standard_error_that_cannot_be_flushed_is_no_hindrance(monkeypatch: py
         pass
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(not (hasattr(os, "fork") and hasattr(os, "memfd_create")), reason="needs fork and memfd_create")
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # that is just what is tried
 def test_a_child_that_is_forked_while_another_thread_loads_can_load_too() -> None:
     from edgepose.backends.quiet import quiet_stderr

@@ -85,7 +85,7 @@ def test_command_words_become_typed_settings() -> None:
     assert (config.data, config.freeze, config.amp) == (None, [1, 2], "bf16")
 
 
-@pytest.mark.parametrize("text", ["1", "2024-05-01", "a: b", "my runs #1", "true", "[a", " a "])
+@pytest.mark.parametrize("text", ["", "null", "1", "2024-05-01", "a: b", "my runs #1", "true", "[a", " a "])
 def test_text_is_taken_letter_by_letter(text: str) -> None:
     assert parse_setting("name", text) == text
 

@@ -287,6 +287,17 @@ def test_a_json_whose_yaml_could_not_be_read_is_refused(category: dict[str, Any]
     assert not (tmp_path / "out").exists()
 
 
+def test_a_class_that_nobody_is_of_stays_a_class(tmp_path: Path) -> None:
+    categories = [{"id": i, "name": name, "keypoints": ["a", "b"]} for i, name in enumerate(["saw", "drill"])]
+    categories.append({"id": 2, "name": "tools"})  # of no annotation, and without keypoints
+    drill = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9], "keypoints": [2, 2, 2, 4, 4, 2]}
+    images = [{"id": 1, "file_name": "a.png", "width": 64, "height": 48}]
+    (tmp_path / "c.json").write_text(json.dumps({"images": images, "annotations": [drill], "categories": categories}))
+    convert_labels(tmp_path / "c.json", "text", tmp_path / "out")
+    assert (tmp_path / "out/labels/a.txt").read_text().startswith("1 ")
+    assert "0: saw, 1: drill" in (tmp_path / "out/data.yaml").read_text()
+
+
 def test_flip_order_comes_from_left_and_right() -> None:
     assert mirrored(["nose", "left_eye", "right_eye", "Right knee", "Left knee", "tail"]) == [0, 2, 1, 4, 3, 5]
     assert mirrored(["head", "LWrist", "RWrist", "L_ankle", "R_ankle"]) == [0, 2, 1, 4, 3]

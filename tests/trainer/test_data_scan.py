@@ -376,6 +376,7 @@ POINTS = ["tip", "end"]
     ("named", "message"),
     [
         ([("saw", POINTS), ("Drill", POINTS)], r"its categories \['Drill'\] are not among names"),
+        ([], r"its categories \[\] are not among names"),
         ([("Drill", POINTS), ("Saw", POINTS)], r"its categories \['Drill', 'Saw'\] are not among names"),
         ([("saw", POINTS), ("drill", ["end", "tip"])], r"keypoints of 'drill' are in the order \['end', 'tip'\]"),
     ],

@@ -16,6 +16,8 @@ import torch
 from edgepose_trainer import cli
 from edgepose_trainer.cli import VERBS
 from edgepose_trainer.config import default_settings
+from edgepose_trainer.data import load_data_config
+from edgepose_trainer.nn import build_model
 from edgepose_trainer.train import Run
 
 from edgepose import PoseModel, PoseResult, PoseRunner
@@ -218,6 +220,14 @@ def test_classes_in_another_order_are_told_of(
     (tmp_path / "other.yaml").write_text(drawn_data.read_text().replace(names, other))
     PoseModel(trained).val(data=tmp_path / "other.yaml", threads=1, workers=0)
     assert "has its keypoints in the order" in caplog.text
+
+
+def test_a_network_without_names_is_validated(drawn_data: Path) -> None:
+    model = PoseModel("yolov8p-pose.yaml")
+    assert model.checkpoint is not None
+    model.checkpoint.model = build_model("yolov8p-pose.yaml", nc=2, kpt_shape=(4, 3))
+    data = load_data_config(drawn_data).to_dict() | {"names": {0: "a", 1: "b"}}
+    assert model.val(data=data, imgsz=64, threads=1, workers=0).images == 4
 
 
 def test_json_says_null_of_what_was_not_measured() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from edgepose.contract import ModelSpec
+from edgepose.contract import DecoderSpec, PeopleSpec
 from edgepose.modelfiles.detect import identify
 from edgepose.options import unknown_option
 from edgepose.runner import PoseRunner
@@ -22,7 +22,7 @@ from edgepose_trainer.data import DataConfig, build_dataset, build_loader, load_
 from edgepose_trainer.export.registry import format_of_artifact
 from edgepose_trainer.metrics import Metrics
 from edgepose_trainer.nn import build_model, model_info
-from edgepose_trainer.torch_backend import checkpoint_spec
+from edgepose_trainer.torch_backend import people_spec
 from edgepose_trainer.train import EVENTS, Callback, TrainResult, train
 from edgepose_trainer.validate import Validator, check_sizes, precision_of, validate, validate_runner
 
@@ -169,10 +169,10 @@ class PoseModel:
         if self.checkpoint is None:
             own = {name: settings[name] for name in ("iou", "nms", "imgsz") if settings.get(name) is not None}
             runner = self.runner(conf=config.conf, max_det=config.max_det, clip=False, **own)
-            self._check_fits(runner.spec, dataset_config)
+            self._check_fits(runner.spec.decoder, runner.spec.people, dataset_config)
             self.metrics = validate_runner(runner, dataset, dataset_config, validators)
             return self.metrics
-        self._check_fits(checkpoint_spec(self.checkpoint), dataset_config)
+        self._check_fits(self.checkpoint.decoder, people_spec(self.checkpoint.people), dataset_config)
         stride = self.checkpoint.model.stride
         if not config.rect:
             check_sizes([config.imgsz], stride)
@@ -297,9 +297,8 @@ class PoseModel:
                 f"{self.path}: the data it was trained on cannot be used here ({error}); pass data=, as in data=my.yaml"
             ) from error
 
-    def _check_fits(self, spec: ModelSpec, data: DataConfig) -> None:
+    def _check_fits(self, decoder: DecoderSpec, people: PeopleSpec, data: DataConfig) -> None:
         """Raises ValueError where classes or keypoints are not as many; warns where they are in another order."""
-        decoder, people = spec.decoder, spec.people
         if (decoder.kpt_shape[0], decoder.num_classes) != (data.num_keypoints, data.num_classes):
             raise ValueError(
                 f"{self.path} finds {decoder.num_classes} classes with {decoder.kpt_shape[0]} keypoints, the data has "

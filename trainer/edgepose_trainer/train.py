@@ -191,7 +191,7 @@ def read_resume(config: Config) -> tuple[Config, Checkpoint | None]:
     settings = dict(checkpoint.settings)
     settings |= {key: getattr(config, key) for key in RESUMABLE if key != "model"}
     settings |= {"resume": str(path), "project": str(path.parents[2]), "name": path.parents[1].name}
-    if config.data is not None:  # it may have moved
+    if config.data not in (None, settings.get("data")):  # it may have moved
         settings["data"] = str(find_data_yaml(config.data))
     tell_ignored(config, settings)
     return load_config(None, settings), checkpoint
@@ -200,8 +200,10 @@ def read_resume(config: Config) -> tuple[Config, Checkpoint | None]:
 def tell_ignored(config: Config, settings: Mapping[str, Any]) -> None:
     """Warns of settings that were given with `resume` and are another in the run, which goes on with its own."""
     given = {key: value for key, value in config.to_dict().items() if value != default_settings()[key]}
-    placed = ("resume", "model", "data", "project", "name", "exist_ok")  # say where the run is, or were taken
-    ignored = [key for key, value in given.items() if key not in placed and settings.get(key) != value]
+    if "project" in given:
+        given["project"] = str(Path(config.project).resolve())
+    taken = ("resume", "model", "data", "exist_ok")
+    ignored = [key for key, value in given.items() if key not in taken and settings.get(key) != value]
     if ignored:
         warnings.warn(f"a resumed run keeps its own settings; not taken: {', '.join(ignored)}", stacklevel=3)
 
@@ -314,7 +316,7 @@ def keep_freed_memory() -> None:
 def with_whole_paths(config: Config) -> Config:
     """Files named from the working folder by their whole paths: a run goes on, or is run again, from any folder."""
     named = {key: getattr(config, key) for key in ("model", "pretrained", "data")}
-    whole = {key: os.path.abspath(name) for key, name in named.items() if name and Path(name).is_file()}
+    whole = {key: str(Path(name).absolute()) for key, name in named.items() if name and Path(name).is_file()}
     return config.replace(**whole)
 
 

@@ -95,7 +95,7 @@ def _classes(categories: Sequence[Mapping[str, Any]], names: Sequence[str], path
     if not classes and len(categories) == len(names) == 1:
         return {categories[0].get("id"): 0}
     others = [c.get("name") for c in categories if c.get("name") not in known and (c.get("keypoints") or not classes)]
-    if others:  # of other categories with keypoints what is labelled would count as background
+    if others or not classes:  # of other categories with keypoints what is labelled would count as background
         raise ValueError(f"{path}: its categories {others} are not among names {list(names)}: call both the same")
     return classes
 

@@ -154,7 +154,7 @@ def _describe(source: Path) -> dict[str, Any]:
     """The dataset YAML of a COCO JSON, with its pictures in images/ beside labels/."""
     whole = read_document(source)
     used = {str(a.get("category_id")) for a in whole["annotations"]}
-    categories = [c for c in whole["categories"] if str(c.get("id")) in used] or whole["categories"]
+    categories = [c for c in whole["categories"] if c.get("keypoints") or str(c.get("id")) in used]
     points = [c.get("keypoints") for c in categories]
     if not categories or not isinstance(points[0], list) or not points[0] or any(p != points[0] for p in points):
         raise ValueError(f"{source}: its categories must have keypoints, the same ones each")

@@ -189,6 +189,10 @@ class CannotRun(str):
     """Why a runtime could not run what was made for it."""
 
 
+class _ArtifactError(RuntimeError):
+    """What a runtime says of an artifact that it cannot run."""
+
+
 def _finish(job: Job, made: Converted, spec: ModelSpec, source: Path) -> Parity | str:
     """Writes the metadata, compares where that can be done, and writes the outcome too. A text: why it was not."""
     writer = job.arguments.format.write_spec or write_spec
@@ -197,6 +201,8 @@ def _finish(job: Job, made: Converted, spec: ModelSpec, source: Path) -> Parity 
         writer(made.stand_in, spec)
     outcome = _verified(job, made, spec)
     told = {"verified": True, **outcome.to_dict()} if isinstance(outcome, Parity) else _unverified(outcome)
+    if isinstance(outcome, CannotRun):
+        told["passed"] = False
     for path in (made.path, made.stand_in):
         if path is not None:
             _mark(path, spec, told, writer)
@@ -230,9 +236,9 @@ def _verified(job: Job, made: Converted, spec: ModelSpec) -> Parity | str:
             return "no pictures: neither data= nor a data set that the checkpoint remembers"
         reference = PoseModel.of_checkpoint(job.checkpoint, job.name)
         return _compare(PoseModel(made.stand_in or made.path), reference, data, spec, job.size)
-    except RuntimeError as error:
-        return CannotRun(f"its own runtime cannot run it: {error}")
-    except (ValueError, OSError, ImportError) as error:
+    except _ArtifactError as error:
+        return CannotRun(error)
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
         # The artifact is done: what keeps it from being compared is told, and does not throw it away.
         return f"the comparison could not be made: {error}"
 
@@ -240,7 +246,11 @@ def _verified(job: Job, made: Converted, spec: ModelSpec) -> Parity | str:
 def _compare(model: Any, reference: Any, data: DataConfig, spec: ModelSpec, size: tuple[int, int]) -> Parity:
     precision = str(spec.origin.get("precision", "float32"))
     options: dict[str, Any] = {"conf": 0.001, "clip": False}
-    ours = model.comparison_runner(size if spec.input.resize.size is None else None, **options)
+    try:
+        ours = model.comparison_runner(size if spec.input.resize.size is None else None, **options)
+        ours.warmup()
+    except (ValueError, RuntimeError) as error:
+        raise _ArtifactError(f"{model.path.name} cannot be run: {error}") from error
     theirs = reference.comparison_runner(size, **options)
     dataset = verification_data(data, size)
     with _Bar("verifying") as bar:
