@@ -115,25 +115,17 @@ class CocoDocuments:
     """
 
     def __init__(self) -> None:
-        self._names: dict[str, str] = {}  # by source
-        self._ids: set[int | str] = set()
+        self._names = _Names(_as_id)
+        self._name_of: dict[str, str] = {}  # by source
 
     def __call__(self, frame: Frame, result: PoseResult) -> list[Any]:
         return list(result.to_coco(self._image_id(frame)))
 
     def _image_id(self, frame: Frame) -> int | str:
-        name = self._names.get(frame.source) or self._new_name(frame.source)
+        if frame.source not in self._name_of:
+            self._name_of[frame.source] = self._names.new(stem_of(frame.source))
+        name = self._name_of[frame.source]
         return _as_id(name) if frame.time is None else f"{name}_{frame.index}"
-
-    def _new_name(self, source: str) -> str:
-        stem = name = stem_of(source)
-        number = 1
-        while _as_id(name) in self._ids:
-            number += 1
-            name = f"{stem}-{number}"
-        self._ids.add(_as_id(name))
-        self._names[source] = name
-        return name
 
 
 def _as_id(name: str) -> int | str:
@@ -178,17 +170,21 @@ class Target(Protocol):
 
 
 class _Names:
-    """File names that a run has not used: pictures and videos of several folders may be called the same."""
+    """Names that a run has not used: pictures and videos of several folders may be called the same.
 
-    def __init__(self) -> None:
-        self._used: set[str] = set()
+    key: what must differ; of file names the small letters, since some file systems know no others.
+    """
 
-    def new(self, stem: str, ending: str) -> str:
+    def __init__(self, key: Callable[[str], int | str] = str.lower) -> None:
+        self._key = key
+        self._used: set[int | str] = set()
+
+    def new(self, stem: str, ending: str = "") -> str:
         number, name = 1, stem + ending
-        while name.lower() in self._used:
+        while self._key(name) in self._used:
             number += 1
             name = f"{stem}-{number}{ending}"
-        self._used.add(name.lower())
+        self._used.add(self._key(name))
         return name
 
 
