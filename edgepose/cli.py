@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from edgepose.command.pipe import mute
 from edgepose.command.registry import TASKS, find_verb, verb_names
 from edgepose.command.verbs import UsageError, parse_options
 from edgepose.options import unknown_option
@@ -29,8 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _complain("interrupted", EXIT_INTERRUPTED)
     except BrokenPipeError:
-        # The reader of a pipe (`edgepose doctor | head`) has left: nothing more to say, and nowhere to say it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        mute(sys.stdout)
         return EXIT_FAILURE
     except _FAILURES as error:
         if os.environ.get("EDGEPOSE_TRACEBACK"):

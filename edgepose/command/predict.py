@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from edgepose.command.interrupt import Uninterrupted
+from edgepose.command.pipe import mute
 from edgepose.command.runs import new_run_folder
 from edgepose.command.sinks import (
     CocoDocuments,
@@ -284,7 +284,7 @@ def say(text: str, file: IO[str]) -> None:
     try:
         print(text, file=file, flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
+        mute(file)
 
 
 def summary_text(tally: Tally) -> str:
