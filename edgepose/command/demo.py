@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -36,11 +37,8 @@ def run(
         frames = endless(source)
         try:
             first = next(frames)
-            target = open_target(page, host, port)
-            try:
+            with closing(open_target(page, host, port)) as target:
                 show(runner, chain([first], frames), target)
-            finally:
-                target.close()
         except (KeyboardInterrupt, WindowClosed):
             return 0
     return 0
