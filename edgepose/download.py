@@ -13,7 +13,7 @@ import urllib.parse
 import urllib.request
 from typing import IO, Any
 
-from edgepose.pictures import is_url, without_password
+from edgepose.pictures import is_url, split_password
 
 MAX_BYTES = 50_000_000
 TIMEOUT_S = 20.0
@@ -54,12 +54,12 @@ def content_type(url: str, *, timeout_s: float = TIMEOUT_S) -> str:
 
 def _request(url: str) -> tuple[urllib.request.Request, str]:
     """What is asked for, and the URL without its password."""
-    bare = without_password(url)
+    bare, password = split_password(url)
     if not is_url(url):
         raise ValueError(f"{bare!r} is no http or https URL")
     request = urllib.request.Request(bare)
     if bare != url:
-        words = urllib.parse.unquote(url.partition("://")[2].removesuffix(bare.partition("://")[2])[:-1])
+        words = urllib.parse.unquote(password)
         words += "" if ":" in words else ":"
         request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(words.encode()).decode()}")
     return request, bare

@@ -84,7 +84,13 @@ def is_url(source: str) -> bool:
 
 def without_password(url: str) -> str:
     """The URL as it may be shown and saved: cameras are often addressed with user:password@."""
-    return re.sub(r"^([^:/?#]+://)[^/?#]*@", r"\1", url)
+    return split_password(url)[0]
+
+
+def split_password(url: str) -> tuple[str, str]:
+    """The URL without what stands before its host, and that, such as "user:password"; "" where there is nothing."""
+    match = re.match(r"([^:/?#]+://)([^/?#]*)@", url)
+    return (url, "") if match is None else (match[1] + url[match.end() :], match[2])
 
 
 def seen_from(path: str) -> str:
