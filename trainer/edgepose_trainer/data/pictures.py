@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import mmap
@@ -24,12 +25,6 @@ UInt8 = NDArray[np.uint8]
 CacheMode = Literal["ram", "disk"]
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-Image.init()
-FORMATS = tuple(  # of those that this Pillow reads; some of its others run external programs
-    name
-    for name in ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
-    if name in Image.OPEN
-)
 MIN_SIDE = 10
 _EXIF_ORIENTATION = 0x0112
 _REDUCED = {2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}
@@ -45,13 +40,24 @@ class PictureInfo:
     digest: bytes
 
 
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """Pillow's names of those that are read, as far as this Pillow has them; some of its others run external programs.
+
+    Not at import: it loads all of Pillow's plugins.
+    """
+    Image.init()
+    names = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000", "TGA", "ICO")
+    return tuple(name for name in names if name in Image.OPEN)
+
+
 def check_picture(path: str | os.PathLike[str]) -> PictureInfo:
     """Decodes the whole picture. Raises ValueError with the reason it cannot be used, OSError where it is not there."""
     content = Path(path).read_bytes()
     if not content:
         raise ValueError("the picture is empty (0 bytes)")
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+        with Image.open(io.BytesIO(content), formats=formats()) as picture:
             width, height = picture.size
             picture.draft("L", (1, 1))  # still reads every byte, at an eighth of the size
             orientation = picture.getexif().get(_EXIF_ORIENTATION, 1)
@@ -104,7 +110,7 @@ def turn(picture: UInt8, orientation: int) -> UInt8:
 
 
 def _read_with_pillow(path: str | os.PathLike[str], reduce: int) -> UInt8:
-    with Image.open(path, formats=FORMATS) as picture:
+    with Image.open(path, formats=formats()) as picture:
         coloured = picture.convert("RGB")
         return np.array(coloured.reduce(reduce) if reduce > 1 else coloured)
 
