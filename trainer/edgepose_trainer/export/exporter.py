@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from edgepose.artifact import read_spec, write_spec
 from edgepose.contract import ModelSpec
+from edgepose.feeding import exported_size
 from edgepose_trainer.checkpoint import Checkpoint
 from edgepose_trainer.data import DataConfig, load_data_config
 from edgepose_trainer.export.arguments import Arguments, check_arguments, check_folder
@@ -185,22 +186,18 @@ def _convert(job: Job, log_path: Path, report: Report) -> Converted:
     return made
 
 
-class CannotRun(str):
-    """Why a runtime could not run what was made for it."""
-
-
-class _ArtifactError(RuntimeError):
+class CannotRun(RuntimeError):
     """What a runtime says of an artifact that it cannot run."""
 
 
-def _finish(job: Job, made: Converted, spec: ModelSpec, source: Path) -> Parity | str:
+def _finish(job: Job, made: Converted, spec: ModelSpec, source: Path) -> Parity | CannotRun | str:
     """Writes the metadata, compares where that can be done, and writes the outcome too. A text: why it was not."""
     writer = job.arguments.format.write_spec or write_spec
     writer(made.path, spec)
     if made.stand_in is not None:
         writer(made.stand_in, spec)
     outcome = _verified(job, made, spec)
-    told = {"verified": True, **outcome.to_dict()} if isinstance(outcome, Parity) else _unverified(outcome)
+    told = {"verified": True, **outcome.to_dict()} if isinstance(outcome, Parity) else _unverified(str(outcome))
     if isinstance(outcome, CannotRun):
         told["passed"] = False
     for path in (made.path, made.stand_in):
@@ -222,7 +219,7 @@ def _mark(path: Path, spec: ModelSpec, parity: dict[str, Any], writer: Callable[
     writer(path, kept._replace(origin={**kept.origin, "parity": parity}))
 
 
-def _verified(job: Job, made: Converted, spec: ModelSpec) -> Parity | str:
+def _verified(job: Job, made: Converted, spec: ModelSpec) -> Parity | CannotRun | str:
     """The comparison, or why there is none."""
     from edgepose_trainer.model import PoseModel
 
@@ -236,8 +233,8 @@ def _verified(job: Job, made: Converted, spec: ModelSpec) -> Parity | str:
             return "no pictures: neither data= nor a data set that the checkpoint remembers"
         reference = PoseModel.of_checkpoint(job.checkpoint, job.name)
         return _compare(PoseModel(made.stand_in or made.path), reference, data, spec, job.size)
-    except _ArtifactError as error:
-        return CannotRun(error)
+    except CannotRun as error:
+        return error
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         # The artifact is done: what keeps it from being compared is told, and does not throw it away.
         return f"the comparison could not be made: {error}"
@@ -250,7 +247,7 @@ def _compare(model: Any, reference: Any, data: DataConfig, spec: ModelSpec, size
         ours = model.comparison_runner(size if spec.input.resize.size is None else None, **options)
         ours.warmup()
     except (ValueError, RuntimeError) as error:
-        raise _ArtifactError(f"{model.path.name} cannot be run: {error}") from error
+        raise CannotRun(f"{model.path.name} cannot be run: {error}") from error
     theirs = reference.comparison_runner(size, **options)
     dataset = verification_data(data, size)
     with _Bar("verifying") as bar:
@@ -273,9 +270,8 @@ def _verified_size(spec: ModelSpec, checkpoint: Checkpoint | None) -> tuple[int,
     """The fixed size of the artifact, or the one that it was exported at."""
     if spec.input.resize.size is not None:
         return spec.input.resize.size
-    kept = spec.origin.get("export_imgsz")
-    if isinstance(kept, (list, tuple)) and len(kept) == 2:
-        return int(kept[0]), int(kept[1])
+    if (kept := exported_size(spec.origin)) is not None:
+        return kept
     side = checkpoint.settings.get("imgsz") if checkpoint is not None else None
     side = side if isinstance(side, int) else DEFAULT_SIZE
     return side, side
