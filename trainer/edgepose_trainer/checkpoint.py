@@ -197,8 +197,7 @@ def _network(config: Mapping[str, Any], weights: Mapping[str, Tensor], folded: b
             f"another shape or too many, the first {wrong[0]!r}"
         )
     # A copy, since a 1x1 weight of a channels-last network is "contiguous" and keeps strides that exporters stumble on.
-    plain = torch.contiguous_format
-    same = {name: w.to(expected[name].dtype).clone(memory_format=plain) for name, w in weights.items()}
+    same = {name: torch.empty(w.shape, dtype=expected[name].dtype).copy_(w) for name, w in weights.items()}
     model.load_state_dict(same, assign=True)
     return model
 

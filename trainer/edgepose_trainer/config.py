@@ -184,8 +184,10 @@ def parse_setting(key: str, text: str) -> Any:
         value = yaml.safe_load(text) if text else None
     except yaml.YAMLError:
         value = text
-    is_text = set(kinds) <= {str, type(None)} and (value is not None or type(None) not in kinds)
-    if is_text or (isinstance(value, str) and str in kinds and text[0] not in "\"'"):  # YAML ends it at a " #"
+    if value is None and type(None) in kinds:
+        return None
+    text_alone = set(kinds) <= {str, type(None)}
+    if text_alone or (isinstance(value, str) and str in kinds and text[0] not in "\"'"):  # YAML ends it at a " #"
         return text
     return _convert(key, value, kinds)
 
